@@ -1,0 +1,50 @@
+"""Action chunks indexed by time. Simulation and hardware use this one plan."""
+
+import numpy as np
+
+from robolearn.errors import NumericsError
+
+__all__ = ["ChunkPlan"]
+
+
+class ChunkPlan:
+    """The actions that several rows will execute, each bound to a time.
+
+    Action i of a chunk belongs to `start_s + i * period_s`. A newer chunk replaces the older one
+    from its own time on, so what inference latency has consumed is skipped, never replayed.
+    """
+
+    def __init__(self, rows: int, chunk: int, dim: int, period_s: float):
+        self.period_s = period_s
+        self._start_s = np.full(rows, np.nan)
+        self._actions = np.zeros((rows, chunk, dim))
+
+    def restart(self, rows: np.ndarray) -> None:
+        """Forget the chunks of `rows`."""
+        self._start_s[rows] = np.nan
+
+    def splice(self, rows: np.ndarray, start_s: np.ndarray, actions: np.ndarray) -> None:
+        """Set the chunks [n,K,A] of `rows` that start at `start_s` [n]; a non-finite chunk is refused."""
+        if not np.isfinite(actions).all():
+            raise NumericsError(
+                "A policy returned a non-finite action.", expected="finite chunks", do="check the checkpoint"
+            )
+        self._start_s[rows] = start_s
+        self._actions[rows] = actions
+
+    def index(self, now_s: np.ndarray) -> np.ndarray:
+        """Return which action of the chunk is due per row [E]; negative without a chunk."""
+        due = np.floor((now_s - self._start_s) / self.period_s + 1e-6)
+        return np.where(np.isnan(due), -1, due).astype(np.int64)
+
+    def action(self, now_s: np.ndarray) -> np.ndarray:
+        """Return the action due per row [E,A]; past its end a chunk holds its last action."""
+        index = np.clip(self.index(now_s), 0, self._actions.shape[1] - 1)
+        return self._actions[np.arange(len(index)), index]
+
+    def remaining(self, rows: np.ndarray, now_s: np.ndarray) -> np.ndarray:
+        """Return the not yet executed rest of each chunk [n,K,A], its last action repeated."""
+        size = self._actions.shape[1]
+        first = np.clip(self.index(now_s)[rows], 0, size - 1)
+        steps = np.minimum(first[:, None] + np.arange(size), size - 1)
+        return self._actions[rows[:, None], steps]

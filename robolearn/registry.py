@@ -1,0 +1,82 @@
+"""Names → "module:attribute", resolved lazily; plug-ins register theirs through entry points.
+
+A third-party package adds names with an entry point in the group `robolearn.<group>`
+(for example `robolearn.policy`), or at run time with `register`.
+"""
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from robolearn.errors import MissingLibraryError, RegistryError, suggest
+
+__all__ = ["groups", "names", "register", "resolve"]
+
+# group → name → "module:attribute". A family entry ("robosuite/*") serves every name below it.
+_TABLE: dict[str, dict[str, str]] = {
+    # Policies: a frozen Config dataclass with `build(spec) -> Policy`.
+    "policy": {
+        "flow": "robolearn.policies.flow:FlowConfig",
+        "diffusion": "robolearn.policies.diffusion:DiffusionConfig",
+        "regression": "robolearn.policies.regression:RegressionConfig",
+    },
+    # Storage kinds: `open(path, options) -> EpisodeSource`; "auto" detects the kind.
+    "data": {},
+    # Environments: a frozen Config dataclass with `build(num_envs) -> VectorEnv`.
+    "env": {},
+    # Paired transforms: a frozen dataclass implementing `contracts.Transform`.
+    "transform": {},
+    # Robots: a frozen constants object `robolearn.robots.Arm`.
+    "robot": {},
+}
+
+
+def groups() -> tuple[str, ...]:
+    """Return the names of all groups."""
+    return tuple(_TABLE)
+
+
+def names(group: str) -> tuple[str, ...]:
+    """Return every registered name of `group`, plug-ins included, sorted."""
+    return tuple(sorted({**_group(group), **_plugins(group)}))
+
+
+def register(group: str, name: str, target: str) -> None:
+    """Add `name` → "module:attribute" to `group`; a name that is taken is refused."""
+    table = _group(group)
+    if name in table or name in _plugins(group):
+        raise RegistryError(f"{group} '{name}' is registered already.", found=table.get(name), do="pick another name")
+    table[name] = target
+
+
+def resolve(group: str, name: str) -> Any:
+    """Import and return what `name` stands for in `group`.
+
+    Raises `RegistryError` with a suggestion for an unknown name and `MissingLibraryError` when its
+    module needs a library that is not installed.
+    """
+    table = {**_plugins(group), **_group(group)}
+    target = table.get(name) or table.get(name.split("/")[0] + "/*")
+    if target is None:
+        raise RegistryError(f"Unknown {group} '{name}'.", expected=suggest(name, table))
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("robolearn"):
+            raise
+        raise MissingLibraryError(
+            f"{group} '{name}' needs the library '{error.name}'.",
+            found="it is not installed",
+            do="install the extra that brings it: pip install 'robolearn[sim,vla,ros,scale]'",
+        ) from error
+
+
+def _group(group: str) -> dict[str, str]:
+    if group not in _TABLE:
+        raise RegistryError(f"Unknown group '{group}'.", expected=suggest(group, _TABLE))
+    return _TABLE[group]
+
+
+def _plugins(group: str) -> dict[str, str]:
+    return {point.name: point.value for point in entry_points(group=f"robolearn.{group}")}

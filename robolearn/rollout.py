@@ -1,0 +1,250 @@
+"""The one rollout loop: evaluation, demonstrations, RL collection and videos all run through it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from robolearn.buffer import ObservationBuffer
+from robolearn.contracts import Actor, Controller, Expert, Observations, VectorEnv
+from robolearn.errors import EnvError
+from robolearn.plan import ChunkPlan
+from robolearn.seeding import derive_seed, generator, policy_noise
+
+__all__ = [
+    "ExpertController",
+    "Outcome",
+    "PolicyController",
+    "RandomController",
+    "StepRecord",
+    "episode_seed",
+    "rollout",
+    "steps",
+]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one episode ended."""
+
+    episode: int
+    seed: int
+    success: bool
+    total_reward: float
+    max_reward: float
+    length: int
+    diverged: bool = False
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One environment step of all rows; `obs` is what the actions were chosen from."""
+
+    episode: np.ndarray  # [E] episode number, -1 on idle rows
+    active: np.ndarray  # [E] rows that took this step
+    obs: Observations
+    action: np.ndarray  # [E,A]
+    reward: np.ndarray  # [E]
+    terminated: np.ndarray  # [E]
+    truncated: np.ndarray  # [E]
+    success: np.ndarray  # [E]
+    next_obs: Observations  # the true last observation on rows that are done
+    finished: tuple[Outcome, ...]
+
+
+def episode_seed(seed: int, episode: int) -> int:
+    """Return the environment seed (31 bit) of one episode; nothing else decides how it starts."""
+    return derive_seed(seed, "episode", episode) & 0x7FFFFFFF
+
+
+def rollout(
+    env: VectorEnv,
+    controller: Controller,
+    episodes: Sequence[int],
+    seed: int,
+    on_step: Callable[[StepRecord], None] | None = None,
+) -> list[Outcome]:
+    """Run `episodes` to their end and return their outcomes in the order of `episodes`.
+
+    Rows take the next waiting episode as soon as they are free; an outcome depends on
+    (seed, episode) and the controller only, never on how many rows there are.
+    """
+    outcomes: dict[int, Outcome] = {}
+    for record in steps(env, controller, episodes, seed):
+        outcomes.update({outcome.episode: outcome for outcome in record.finished})
+        if on_step is not None:
+            on_step(record)
+    return [outcomes[episode] for episode in episodes]
+
+
+def steps(env: VectorEnv, controller: Controller, episodes: Sequence[int], seed: int) -> Iterator[StepRecord]:
+    """Yield one `StepRecord` per environment step until all `episodes` are over."""
+    waiting = list(episodes)[::-1]
+    current = np.full(env.num_envs, -1)
+    tally = _Tally(env.num_envs)
+    obs, done = None, np.ones(env.num_envs, bool)
+    while True:
+        fresh = np.flatnonzero(done)[: len(waiting)]
+        current[done] = -1
+        if len(fresh):
+            current[fresh] = [waiting.pop() for _ in fresh]
+            obs = _reset(env, fresh, current, seed)
+            tally.clear(fresh)
+            controller.begin(fresh, current[fresh], obs)
+        active = current >= 0
+        if obs is None or not active.any():
+            return
+        action = controller.act(obs, active)
+        next_obs, reward, terminated, truncated, info = env.step(action)
+        success, diverged = _flag(info, "success", active), _flag(info, "diverged", active)
+        tally.add(active, reward, success, diverged)
+        done = (terminated | truncated) & active
+        finished = tuple(tally.outcome(row, int(current[row]), seed) for row in np.flatnonzero(done))
+        yield StepRecord(
+            current.copy(), active, obs, action, reward, terminated, truncated, success, next_obs, finished
+        )
+        obs, done = next_obs, done | ~active
+
+
+class PolicyController:
+    """Drives rows with an actor: observation history in, time-indexed chunks out.
+
+    A row asks for a new chunk every `execute` steps of its episode. With `delay_steps` > 0 the new
+    chunk arrives that many steps after its observation, as on a robot. Noise is a function of
+    (seed, episode, decision).
+    """
+
+    def __init__(self, actor: Actor, rows: int, execute: int, seed: int, delay_steps: int = 0):
+        spec = actor.spec
+        if execute < 1 or delay_steps > execute or execute + delay_steps > spec.chunk:
+            raise EnvError(
+                "A chunk is too short for this execution horizon and delay.",
+                found=f"execute {execute} + delay {delay_steps} of chunk {spec.chunk}",
+                expected="delay <= execute and 1 <= execute + delay <= chunk",
+            )
+        self.actor, self.execute, self.seed, self.delay_steps = actor, execute, seed, delay_steps
+        self._period_s = 1.0 / spec.rate_hz
+        self._buffer = ObservationBuffer(rows, spec.history, self._period_s)
+        self._plan = ChunkPlan(rows, spec.chunk, spec.action.dim, self._period_s)
+        self._episode = np.full(rows, -1)
+        self._step = np.zeros(rows, np.int64)
+        self._late: dict[int, tuple[int, np.ndarray]] = {}  # row → (step it was asked at, its chunk)
+
+    def begin(self, rows: np.ndarray, episodes: np.ndarray, obs: Observations) -> None:
+        self._buffer.restart(rows)
+        self._plan.restart(rows)
+        self._episode[rows], self._step[rows] = episodes, 0
+        for row in rows:
+            self._late.pop(int(row), None)
+
+    def act(self, obs: Observations, active: np.ndarray) -> np.ndarray:
+        rows = np.flatnonzero(active)
+        now_s = self._step * self._period_s
+        self._buffer.append(rows, now_s[rows], {key: obs[key][rows] for key in self.actor.spec.observations})
+        self._deliver(rows)
+        asking = rows[self._step[rows] % self.execute == 0]
+        if len(asking):
+            self._decide(asking)
+        action = self._plan.action(now_s)
+        self._step[rows] += 1
+        return action
+
+    def _decide(self, rows: np.ndarray) -> None:
+        noise = np.stack(
+            [
+                policy_noise(
+                    self.seed, int(self._episode[row]), int(self._step[row]) // self.execute, self.actor.noise_shape
+                )
+                for row in rows
+            ]
+        )
+        chunks = self.actor.act(self._buffer.window(rows), noise)
+        for row, chunk in zip(rows, chunks, strict=True):
+            self._late[int(row)] = (int(self._step[row]), chunk)
+        self._deliver(rows)
+
+    def _deliver(self, rows: np.ndarray) -> None:
+        for row in rows:
+            if int(row) not in self._late:
+                continue
+            asked, chunk = self._late[int(row)]
+            if asked == 0 or self._step[row] - asked >= self.delay_steps:  # an episode starts with a chunk
+                self._plan.splice(np.array([row]), np.array([asked * self._period_s]), chunk[None])
+                del self._late[int(row)]
+
+
+class ExpertController:
+    """Drives rows with an environment's scripted expert."""
+
+    def __init__(self, expert: Expert, seed: int):
+        self.expert, self.seed = expert, seed
+
+    def begin(self, rows: np.ndarray, episodes: np.ndarray, obs: Observations) -> None:
+        self.expert.reset(rows, [episode_seed(self.seed, int(episode)) for episode in episodes])
+
+    def act(self, obs: Observations, active: np.ndarray) -> np.ndarray:
+        return self.expert.act()
+
+
+class RandomController:
+    """Draws actions uniformly within the action bounds, by (seed, episode)."""
+
+    def __init__(self, env: VectorEnv, seed: int):
+        action = env.spec.action
+        if action.low is None or action.high is None:
+            raise EnvError("Random actions need bounds.", found="none in the action spec", do="state low and high")
+        self._low, self._high = np.array(action.low), np.array(action.high)
+        self._seed = seed
+        self._generators = [generator(seed, "random", -1) for _ in range(env.num_envs)]
+
+    def begin(self, rows: np.ndarray, episodes: np.ndarray, obs: Observations) -> None:
+        for row, episode in zip(rows, episodes, strict=True):
+            self._generators[row] = generator(self._seed, "random", int(episode))
+
+    def act(self, obs: Observations, active: np.ndarray) -> np.ndarray:
+        return np.stack([draw.uniform(self._low, self._high) for draw in self._generators])
+
+
+class _Tally:
+    """Running totals of the episodes in flight."""
+
+    def __init__(self, rows: int):
+        self._total, self._best = np.zeros(rows), np.full(rows, -np.inf)
+        self._length, self._success, self._diverged = np.zeros(rows, int), np.zeros(rows, bool), np.zeros(rows, bool)
+
+    def clear(self, rows: np.ndarray) -> None:
+        self._total[rows], self._best[rows], self._length[rows] = 0.0, -np.inf, 0
+        self._success[rows] = self._diverged[rows] = False
+
+    def add(self, active: np.ndarray, reward: np.ndarray, success: np.ndarray, diverged: np.ndarray) -> None:
+        self._total += np.where(active, reward, 0.0)
+        self._best = np.where(active, np.maximum(self._best, reward), self._best)
+        self._length += active
+        self._success |= success
+        self._diverged |= diverged
+
+    def outcome(self, row: int, episode: int, seed: int) -> Outcome:
+        return Outcome(
+            episode=episode,
+            seed=episode_seed(seed, episode),
+            success=bool(self._success[row] and not self._diverged[row]),
+            total_reward=float(self._total[row]),
+            max_reward=float(self._best[row]),
+            length=int(self._length[row]),
+            diverged=bool(self._diverged[row]),
+        )
+
+
+def _reset(env: VectorEnv, fresh: np.ndarray, current: np.ndarray, seed: int) -> Observations:
+    mask = np.zeros(env.num_envs, bool)
+    mask[fresh] = True
+    seeds = [episode_seed(seed, int(episode)) if start else None for episode, start in zip(current, mask, strict=True)]
+    obs, _ = env.reset(seed=seeds, options={"reset_mask": mask})
+    return obs
+
+
+def _flag(info: dict, name: str, active: np.ndarray) -> np.ndarray:
+    value = info.get(name)
+    if value is None:
+        return np.zeros(len(active), bool)
+    return np.asarray(value, bool) & active
