@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -12,10 +13,12 @@ from robolearn.plan import ChunkPlan
 from robolearn.seeding import derive_seed, generator, policy_noise
 
 __all__ = [
+    "Disturbance",
     "ExpertController",
     "Outcome",
     "PolicyController",
     "RandomController",
+    "SmoothNoise",
     "StepRecord",
     "episode_seed",
     "rollout",
@@ -43,13 +46,24 @@ class StepRecord:
     episode: np.ndarray  # [E] episode number, -1 on idle rows
     active: np.ndarray  # [E] rows that took this step
     obs: Observations
-    action: np.ndarray  # [E,A]
+    action: np.ndarray  # [E,A] what the controller asked for
+    executed: np.ndarray  # [E,A] what the environment was given: `action` with its disturbance
     reward: np.ndarray  # [E]
     terminated: np.ndarray  # [E]
     truncated: np.ndarray  # [E]
     success: np.ndarray  # [E]
     next_obs: Observations  # the true last observation on rows that are done
     finished: tuple[Outcome, ...]
+
+
+class Disturbance(Protocol):
+    """Noise between the controller and the environment; recorded labels stay clean."""
+
+    def begin(self, rows: np.ndarray, episodes: np.ndarray) -> None:
+        """Start `episodes` on `rows`."""
+
+    def apply(self, action: np.ndarray) -> np.ndarray:
+        """Return the disturbed actions [E,A]."""
 
 
 def episode_seed(seed: int, episode: int) -> int:
@@ -63,6 +77,7 @@ def rollout(
     episodes: Sequence[int],
     seed: int,
     on_step: Callable[[StepRecord], None] | None = None,
+    disturbance: Disturbance | None = None,
 ) -> list[Outcome]:
     """Run `episodes` to their end and return their outcomes in the order of `episodes`.
 
@@ -70,14 +85,20 @@ def rollout(
     (seed, episode) and the controller only, never on how many rows there are.
     """
     outcomes: dict[int, Outcome] = {}
-    for record in steps(env, controller, episodes, seed):
+    for record in steps(env, controller, episodes, seed, disturbance):
         outcomes.update({outcome.episode: outcome for outcome in record.finished})
         if on_step is not None:
             on_step(record)
     return [outcomes[episode] for episode in episodes]
 
 
-def steps(env: VectorEnv, controller: Controller, episodes: Sequence[int], seed: int) -> Iterator[StepRecord]:
+def steps(
+    env: VectorEnv,
+    controller: Controller,
+    episodes: Sequence[int],
+    seed: int,
+    disturbance: Disturbance | None = None,
+) -> Iterator[StepRecord]:
     """Yield one `StepRecord` per environment step until all `episodes` are over."""
     waiting = list(episodes)[::-1]
     current = np.full(env.num_envs, -1)
@@ -91,11 +112,14 @@ def steps(env: VectorEnv, controller: Controller, episodes: Sequence[int], seed:
             obs = _reset(env, fresh, current, seed)
             tally.clear(fresh)
             controller.begin(fresh, current[fresh], obs)
+            if disturbance is not None:
+                disturbance.begin(fresh, current[fresh])
         active = current >= 0
         if obs is None or not active.any():
             return
         action = controller.act(obs, active)
-        next_obs, reward, terminated, truncated, info = env.step(action)
+        executed = action if disturbance is None else disturbance.apply(action)
+        next_obs, reward, terminated, truncated, info = env.step(executed)
         success, diverged = _flag(info, "success", active), _flag(info, "diverged", active)
         tally.add(active, reward, success, diverged)
         done = (terminated | truncated) & active
@@ -184,6 +208,29 @@ class ExpertController:
 
     def act(self, obs: Observations, active: np.ndarray) -> np.ndarray:
         return self.expert.act()
+
+
+class SmoothNoise:
+    """First-order autoregressive noise on the actions: x' = decay x + scale e, e ~ N(0, 1).
+
+    Demonstrations executed under it visit states off the expert's path while their labels lead
+    back to it (Laskey et al. 2017, DART). `scale` [A] is in action units; 0 leaves an entry alone.
+    """
+
+    def __init__(self, rows: int, scale: Sequence[float], seed: int, decay: float = 0.8):
+        self._scale, self._seed, self._decay = np.asarray(scale, float), seed, decay
+        self._noise = np.zeros((rows, len(self._scale)))
+        self._generators = [generator(seed, "disturbance", -1)] * rows
+
+    def begin(self, rows: np.ndarray, episodes: np.ndarray) -> None:
+        self._noise[rows] = 0.0
+        for row, episode in zip(rows, episodes, strict=True):
+            self._generators[row] = generator(self._seed, "disturbance", int(episode))
+
+    def apply(self, action: np.ndarray) -> np.ndarray:
+        draws = np.stack([draw.standard_normal(len(self._scale)) for draw in self._generators])
+        self._noise = self._decay * self._noise + self._scale * draws
+        return action + self._noise
 
 
 class RandomController:
