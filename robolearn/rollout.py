@@ -125,7 +125,17 @@ def steps(
         done = (terminated | truncated) & active
         finished = tuple(tally.outcome(row, int(current[row]), seed) for row in np.flatnonzero(done))
         yield StepRecord(
-            current.copy(), active, obs, action, reward, terminated, truncated, success, next_obs, finished
+            episode=current.copy(),
+            active=active,
+            obs=obs,
+            action=action,
+            executed=executed,
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            success=success,
+            next_obs=next_obs,
+            finished=finished,
         )
         obs, done = next_obs, done | ~active
 
