@@ -27,7 +27,9 @@ _TABLE: dict[str, dict[str, str]] = {
     # Paired transforms: a frozen dataclass implementing `contracts.Transform`.
     "transform": {},
     # Robots: a frozen constants object `robolearn.robots.Arm`.
-    "robot": {},
+    "robot": {
+        "panda": "robolearn.robots.panda:PANDA",
+    },
 }
 
 
