@@ -1,0 +1,121 @@
+"""Hydra in front: groups and overrides become plain data; typed configs check it afterwards."""
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from robolearn import registry
+from robolearn.cli.arguments import Arguments
+from robolearn.errors import ConfigError, suggest
+
+__all__ = ["choices", "compose_config", "jobs"]
+
+_PLUG_IN = "custom"  # the option of a group that only takes a registered name
+
+
+def compose_config(root: str, arguments: Arguments) -> dict[str, Any]:
+    """Compose `configs/<root>.yaml` with the overrides and return plain data.
+
+    Unknown keys are kept: the typed parser behind names them and what they were meant to be.
+    Raises `ConfigError` for what Hydra refuses: unknown options, missing choices, bad syntax.
+    """
+    with _session(arguments.config_dir) as session, _one_error():
+        overrides = OverridesParser.create().parse_overrides(list(arguments.overrides))
+        lines = [line for override in overrides for line in session.lines(override)]
+        config = compose(root, [*session.search, *lines])
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    if not isinstance(plain, dict):
+        raise ConfigError(f"configs/{root}.yaml is not a mapping.", found=type(plain).__name__)
+    return {str(key): value for key, value in plain.items()}
+
+
+def choices(group: str, config_dir: str | None = None) -> list[str]:
+    """List the options of one config group."""
+    with _session(config_dir) as session, _one_error():
+        return [option for option in session.options(group) if option != _PLUG_IN]
+
+
+def jobs(arguments: Arguments) -> Iterator[Arguments]:
+    """Yield the arguments of every job of a multirun (Hydra's lists, ranges and choices), else one."""
+    if not arguments.multirun:
+        yield arguments
+        return
+    with _one_error():
+        axes = [
+            [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+            if override.is_sweep_override()
+            else [str(override.input_line)]
+            for override in OverridesParser.create().parse_overrides(list(arguments.overrides))
+        ]
+    for chosen in product(*axes):
+        yield Arguments(arguments.names, tuple(chosen), False, arguments.config_dir)
+
+
+class _Session:
+    """Hydra's loader over our configs and the user's own folder."""
+
+    def __init__(self, loader: ConfigLoader, config_dir: str | None):
+        self.search = [f"hydra.searchpath=[{_folder(config_dir)}]"] if config_dir else []
+        self._loader = loader
+
+    def options(self, group: str) -> list[str]:
+        return self._loader.get_group_options(group, overrides=self.search)
+
+    def lines(self, override: Override) -> list[str]:
+        """Return the override lines for Hydra: choices checked, values allowed to add keys."""
+        line, key = str(override.input_line), override.key_or_group
+        options = self.options(key)
+        if not options:
+            prefixed = line.startswith(("+", "~")) or key.startswith("hydra.")
+            return [line if prefixed else f"++{line}"]
+        value = override.value()
+        if override.is_delete() or not isinstance(value, str) or value in options:
+            return [line]
+        if key in registry.groups() and _registered(key, value):
+            return [f"{key}={_PLUG_IN}", f"++{key}.name={value}"]
+        known = {*options, *(registry.names(key) if key in registry.groups() else ())} - {_PLUG_IN}
+        raise ConfigError(f"Unknown {key} '{value}'.", expected=suggest(value, known))
+
+
+@contextmanager
+def _session(config_dir: str | None) -> Generator[_Session]:
+    with initialize_config_module("robolearn.configs", version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        if hydra is None:
+            raise ConfigError("Hydra did not start.", do="check the installation: pip install hydra-core")
+        yield _Session(hydra.config_loader, config_dir)
+
+
+@contextmanager
+def _one_error() -> Generator[None]:
+    """Turn Hydra's and OmegaConf's errors into one of ours."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = error.__cause__ if not str(error).strip() and error.__cause__ else error
+        what, *rest = str(cause).strip().splitlines()
+        details = "; ".join(line.strip() for line in rest if line.strip())
+        raise ConfigError(f"This configuration cannot be composed: {what}", found=details or None) from error
+
+
+def _registered(group: str, name: str) -> bool:
+    known = registry.names(group)
+    return name in known or (name.split("/")[0] + "/*") in known
+
+
+def _folder(path: str) -> str:
+    folder = Path(path).expanduser().resolve()
+    if not folder.is_dir():
+        raise ConfigError("--config-dir is not a folder.", found=str(folder), do="name a folder of Hydra groups")
+    return f"file://{folder}"

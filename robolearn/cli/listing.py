@@ -1,0 +1,41 @@
+"""`robolearn list [GROUP]`: what can be named on the command line."""
+
+from collections.abc import Sequence
+
+from robolearn import registry
+from robolearn.cli.arguments import parse_arguments
+from robolearn.cli.compose import choices
+from robolearn.cli.show import table
+from robolearn.errors import ConfigError, suggest
+
+__all__ = ["main"]
+
+_USAGE = """usage: robolearn list [GROUP] [--config-dir DIR]
+
+Lists what is registered (plug-ins included) and what `configs/` offers, by group:
+policy, env, data, transform, robot, train, eval, experiment, …"""
+
+_CONFIG_GROUPS = ("experiment", "train", "eval", "task")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print one table: group, names."""
+    given = parse_arguments(arguments, _USAGE, names=1)
+    known = sorted({*registry.groups(), *_CONFIG_GROUPS})
+    wanted = [_group(given.names[0], known)] if given.names else known
+    rows = [(group, ", ".join(names)) for group in wanted if (names := _names(group, given.config_dir))]
+    if not rows:
+        rows = [(group, "nothing yet") for group in wanted]
+    table("", ("group", "names"), rows)
+
+
+def _group(word: str, known: Sequence[str]) -> str:
+    for group in known:
+        if word in (group, group + "s", group[:-1] + "ies"):
+            return group
+    raise ConfigError(f"Unknown group '{word}'.", expected=suggest(word, known))
+
+
+def _names(group: str, config_dir: str | None) -> list[str]:
+    registered = registry.names(group) if group in registry.groups() else ()
+    return sorted({*registered, *choices(group, config_dir)})
