@@ -14,6 +14,7 @@ __all__ = [
     "RegistryError",
     "RobolearnError",
     "SpecError",
+    "WireError",
     "suggest",
 ]
 
@@ -60,6 +61,10 @@ class EnvError(RobolearnError):
 
 class HardwareError(RobolearnError):
     """A robot, transport or safety precondition does not hold."""
+
+
+class WireError(RobolearnError):
+    """A message on the wire is malformed, too large or not what the other side expects."""
 
 
 class MissingLibraryError(RobolearnError, ImportError):

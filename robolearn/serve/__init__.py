@@ -1,0 +1,1 @@
+"""Serving policies over a web socket: wire codec, server, client."""
