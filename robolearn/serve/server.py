@@ -177,9 +177,9 @@ class _Session:
         """Return the histories [1,T,…] that end with this message."""
         values = to_observation(message, self.actor.spec, self.keys)
         longest = max((len(value) for value in values.values()), default=1)
-        if longest > 1:  # the client keeps the history itself
+        if longest > 1 or self.actor.spec.history == 1:  # the client keeps the history itself, or there is none
             return {
-                name: np.repeat(value, longest, 0)[None] if len(value) == 1 else value[None]
+                name: (value if len(value) == longest else np.repeat(value, longest, 0))[None]
                 for name, value in values.items()
             }
         self._buffer.append(_ROW, np.array([time.monotonic()]), values)
