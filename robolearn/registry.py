@@ -25,7 +25,18 @@ _TABLE: dict[str, dict[str, str]] = {
     # Environments: a frozen Config dataclass with `build(num_envs) -> VectorEnv`.
     "env": {},
     # Paired transforms: a frozen dataclass implementing `contracts.Transform`.
-    "transform": {},
+    "transform": {
+        "absolute_action": "robolearn.transforms.actions:AbsoluteAction",
+        "convert_rotation": "robolearn.transforms.rotation:ConvertRotation",
+        "delta_action": "robolearn.transforms.actions:DeltaAction",
+        "embed_text": "robolearn.transforms.text:EmbedText",
+        "image_to_float": "robolearn.transforms.images:ImageToFloat",
+        "normalize": "robolearn.transforms.normalize:Normalize",
+        "pad": "robolearn.transforms.actions:Pad",
+        "relative_action": "robolearn.transforms.actions:RelativeAction",
+    },
+    # Frozen sentence encoders: an object with `dim` and `encode(list of str) -> float32 [n,D]`.
+    "text_encoder": {},
     # Robots: a frozen constants object `robolearn.robots.Arm`.
     "robot": {
         "panda": "robolearn.robots.panda:PANDA",
