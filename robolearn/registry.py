@@ -23,7 +23,9 @@ _TABLE: dict[str, dict[str, str]] = {
     # Storage kinds: `open(path, options) -> EpisodeSource`; "auto" detects the kind.
     "data": {},
     # Environments: a frozen Config dataclass with `build(num_envs) -> VectorEnv`.
-    "env": {},
+    "env": {
+        "pick_place": "robolearn.envs.suite:TaskConfig",
+    },
     # Paired transforms: a frozen dataclass implementing `contracts.Transform`.
     "transform": {
         "absolute_action": "robolearn.transforms.actions:AbsoluteAction",

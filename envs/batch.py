@@ -1,0 +1,400 @@
+"""Many environments in one process: one model, E states, one thread per core.
+
+`mj_step` releases the interpreter lock, so threads scale. Rows never influence each other: what an
+episode does is a function of its seed and its actions, bit for bit, for any number of rows or threads.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gymnasium
+import mujoco
+import numpy as np
+
+from robolearn.contracts import Observations
+from robolearn.envs.expert import ScriptedExpert
+from robolearn.envs.ik import home_joints, joint_targets, tool_yaw
+from robolearn.envs.images import Cameras
+from robolearn.envs.task import Row, Task, View
+from robolearn.errors import EnvError
+from robolearn.seeding import generator
+from robolearn.spec import ActionSpec, Feature, Spec
+
+__all__ = ["BatchEnv", "BatchOptions", "Snapshot"]
+
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+_RUNAWAY = 1e3  # joint or body speeds [rad/s, m/s] that no working scene reaches
+_NOISE_MEMORY, _NOISE_GAIN = 0.8, 0.6  # first-order low pass with unit standard deviation
+_NOISE_RAD_PER_M = 6.0
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """What is the same for every task."""
+
+    reward: Literal["sparse", "dense"] = "sparse"
+    cameras: tuple[str, ...] = ()
+    image_px: int = 96
+    renderer: str = "auto"
+    execution_noise_m: float = 0.0  # smooth noise on what the arm is told; the action stays as given
+    max_steps: int | None = None  # None: the task's
+    threads: int = 0  # 0: one per core
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that decides how one row goes on."""
+
+    state: np.ndarray
+    variables: dict[str, np.ndarray]
+    counters: dict[str, Any]
+    random: dict[str, Any]
+
+
+class BatchEnv(gymnasium.vector.VectorEnv):
+    """`contracts.VectorEnv` over a `Task`: absolute tool targets in, one control step out.
+
+    Actions are [x, y, z, yaw, gripper] per mounted arm, m and rad in the world frame, clipped to the
+    bounds of the spec; a non-finite action ends its episode as diverged without touching the physics.
+    """
+
+    metadata = {  # noqa: RUF012 - gymnasium's attribute
+        "autoreset_mode": gymnasium.vector.AutoresetMode.DISABLED,
+        "render_modes": ["rgb_array"],
+    }
+    render_mode = "rgb_array"
+    spec: Any  # robolearn's Spec, where gymnasium keeps a registry entry
+
+    def __init__(self, task: Task, num_envs: int, options: BatchOptions | None = None):
+        if num_envs < 1:
+            raise EnvError("An environment needs rows.", found=num_envs, expected="num_envs >= 1")
+        self.task, self.num_envs, self.options = task, num_envs, options or BatchOptions()
+        self.max_episode_steps = self.options.max_steps or task.max_steps
+        self.model = task.scene(False).compile()
+        self.data = [mujoco.MjData(self.model) for _ in range(num_envs)]
+        self._arms = [_ArmIndex(self.model, mount) for mount in task.mounts]
+        self._substeps = round(1.0 / (task.rate_hz * self.model.opt.timestep))
+        self._threads = min(self.options.threads or len(os.sched_getaffinity(0)), num_envs)
+        self._pool: ThreadPoolExecutor | None = None
+        self._cameras = Cameras(task, self.options.renderer)
+        self._allocate()
+        self.spec = _spec(task, self.options)
+        self._declare_spaces()
+
+    # ------------------------------------------------------------ gymnasium
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[Observations, dict[str, Any]]:
+        """Start new episodes on the rows of `options["reset_mask"]` (all without one).
+
+        A row without a seed goes on with the generator of its last episode.
+        """
+        rows = self._rows_to_reset(options)
+        if isinstance(seed, int):
+            seed = [seed + row for row in range(self.num_envs)]
+        if seed is not None and len(seed) != self.num_envs:
+            raise EnvError("One seed per row is needed.", found=len(seed), expected=self.num_envs)
+        for row in rows:
+            given = seed[row] if seed is not None else None
+            if given is not None:
+                self._random[row] = generator(given, "episode")
+            self._reset_row(row)
+        self._render_rows(rows)
+        self._started = True
+        return self._observe(), self._info()
+
+    def step(self, actions: np.ndarray) -> tuple[Observations, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Advance every unfinished row by one control step."""
+        if not self._started:
+            raise EnvError("The environment was never reset.", do="call reset(seed=...) first")
+        actions = np.asarray(actions, np.float64)
+        if actions.shape != (self.num_envs, len(self._low)):
+            raise EnvError("Wrong action shape.", found=actions.shape, expected=(self.num_envs, len(self._low)))
+        refused = ~np.isfinite(actions).all(1) & ~self._done
+        rows = np.flatnonzero(~self._done & ~refused)
+        self._command(rows, np.clip(actions[rows], self._low, self._high))
+        self._parallel(self._advance, rows)
+        self._judge(rows, refused)
+        self._render_rows(rows)
+        reward = np.where(self._moved, self._reward(), 0.0)
+        return self._observe(), reward, self._terminated.copy(), self._truncated.copy(), self._info()
+
+    def render(  # ty: ignore[incompatible-method-override]  # one row, as `contracts.VectorEnv` has it
+        self, row: int = 0, camera: str = "side", width: int = 480, height: int = 360
+    ) -> np.ndarray:
+        """Return a picture [height,width,3] uint8 of one row."""
+        return self._cameras.picture(self.data[row], camera, width, height)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
+    # ------------------------------------------------------------ beyond gymnasium
+
+    def expert(self) -> ScriptedExpert:
+        """Return the task's scripted demonstrator, bound to this environment."""
+        return ScriptedExpert(self.task, self._view)
+
+    @property
+    def view(self) -> View:
+        """The present state of all rows, for task functions and experts."""
+        return self._view
+
+    def snapshot(self, row: int) -> Snapshot:
+        """Return the full state of one row; `restore` resumes it bit for bit."""
+        state = np.empty(mujoco.mj_stateSize(self.model, _STATE))
+        mujoco.mj_getState(self.model, self.data[row], state, _STATE)
+        return Snapshot(
+            state,
+            {name: value[row].copy() for name, value in self._view.variables.items()},
+            {name: getattr(self, name)[row].copy() for name in _COUNTERS},
+            dict(self._random[row].bit_generator.state),
+        )
+
+    def restore(self, row: int, snapshot: Snapshot) -> None:
+        """Bring a row back to where a snapshot was taken, of any row of any such environment."""
+        mujoco.mj_setState(self.model, self.data[row], snapshot.state, _STATE)
+        for name, value in snapshot.variables.items():
+            self._view.variables[name][row] = value
+        for name, value in snapshot.counters.items():
+            getattr(self, name)[row] = value
+        self._random[row] = generator(0)
+        self._random[row].bit_generator.state = snapshot.random
+        self._gather(row)
+        self._render_rows(np.array([row]))
+        self._started = True
+
+    # ------------------------------------------------------------ one step, in order
+
+    def _command(self, rows: np.ndarray, actions: np.ndarray) -> None:
+        """Turn tool targets into joint targets; `actions` are those of `rows`."""
+        executed = actions + self._execution_noise(rows)
+        for index, arm in enumerate(self._arms):
+            target = executed[:, 5 * index : 5 * index + 5]
+            self._ctrl[rows, index, : arm.size] = joint_targets(
+                self._view.qpos[rows[:, None], arm.qpos],
+                arm.home,
+                self._jacobian[index][rows][:, :, arm.dof],
+                self._view.tool_m[rows, index],
+                self._view.tool_mat[rows, index],
+                target[:, :4],
+            )
+            grip = np.where(target[:, 4:] > 0, arm.closed, arm.open_)
+            self._ctrl[rows, index, arm.size : arm.size + grip.shape[1]] = grip
+
+    def _execution_noise(self, rows: np.ndarray) -> np.ndarray:
+        if self.options.execution_noise_m == 0.0:
+            return np.zeros((len(rows), len(self._low)))
+        for row in rows:
+            fresh = self._random[row].standard_normal(len(self._low))
+            self._noise[row] = _NOISE_MEMORY * self._noise[row] + _NOISE_GAIN * fresh
+        scale = self.options.execution_noise_m * np.array([1.0, 1.0, 1.0, _NOISE_RAD_PER_M, 0.0])
+        return self._noise[rows] * np.tile(scale, len(self._arms))
+
+    def _advance(self, rows: np.ndarray) -> None:
+        for row in rows:
+            data = self.data[row]
+            for index, arm in enumerate(self._arms):
+                data.ctrl[arm.actuators] = self._ctrl[row, index, : len(arm.actuators)]
+            mujoco.mj_step(self.model, data, self._substeps)
+            self._gather(row)
+
+    def _gather(self, row: int) -> None:
+        """Copy what the tasks look at; positions are made to belong to the present joints."""
+        data, view = self.data[row], self._view
+        mujoco.mj_kinematics(self.model, data)
+        mujoco.mj_comPos(self.model, data)
+        view.qpos[row], view.qvel[row] = data.qpos, data.qvel
+        view.xpos[row], view.xquat[row] = data.xpos, data.xquat
+        for index, arm in enumerate(self._arms):
+            jacobian = self._jacobian[index][row]
+            mujoco.mj_jacSite(self.model, data, jacobian[:3], jacobian[3:], arm.site)
+            view.tool_m[row, index] = data.site_xpos[arm.site]
+            view.tool_mat[row, index] = data.site_xmat[arm.site].reshape(3, 3)
+            view.width_m[row, index] = (data.qpos[arm.fingers] - arm.closed) @ arm.width_per_joint
+        view.yaw_rad[row] = tool_yaw(view.tool_mat[row])
+
+    def _judge(self, rows: np.ndarray, refused: np.ndarray) -> None:
+        """Update step counts, success and end of the rows that were just advanced."""
+        view = self._view
+        self._moved[:] = False
+        self._moved[rows] = True
+        self._steps[rows] += 1
+        with np.errstate(invalid="ignore"):
+            runaway = ~(np.abs(view.qvel).max(1) < _RUNAWAY) | ~np.isfinite(view.qpos).all(1)
+        self._diverged |= refused | (runaway & self._moved)
+        holds = self.task.success(view) & ~self._diverged
+        self._held = np.where(self._moved, np.where(holds, self._held + 1, 0), self._held)
+        self._success |= self._moved & (self._held >= self.task.hold_steps)
+        self._terminated[:] = self._success | self._diverged
+        self._truncated[:] = (self._steps >= self.max_episode_steps) & ~self._terminated
+        self._done = self._terminated | self._truncated
+
+    def _reward(self) -> np.ndarray:
+        if self.options.reward == "sparse":
+            return self._success.astype(np.float64)
+        shaped = np.nan_to_num(self.task.reward(self._view), nan=0.0)
+        return np.where(self._success, 1.0, np.where(self._diverged, 0.0, shaped))
+
+    def _observe(self) -> Observations:
+        view = self._view
+        state = np.concatenate([view.tool_m, view.yaw_rad[..., None], view.width_m[..., None]], -1)
+        obs: Observations = {
+            "observation.state": state.reshape(self.num_envs, -1).astype(np.float32),
+            "observation.environment_state": self.task.observe(view).astype(np.float32),
+            "task": self.task.instructions(view),
+        }
+        for camera, images in self._images.items():
+            obs[f"observation.images.{camera}"] = images.copy()
+        return obs
+
+    def _info(self) -> dict[str, Any]:
+        return {"success": self._success.copy(), "diverged": self._diverged.copy(), "steps": self._steps.copy()}
+
+    # ------------------------------------------------------------ set-up
+
+    def _allocate(self) -> None:
+        count, model, arms = self.num_envs, self.model, len(self._arms)
+        variables = {name: np.zeros((count, *shape), kind) for name, (shape, kind) in self.task.variables.items()}
+        self._view = View(
+            model,
+            np.zeros((count, model.nq)),
+            np.zeros((count, model.nv)),
+            np.zeros((count, model.nbody, 3)),
+            np.zeros((count, model.nbody, 4)),
+            np.zeros((count, arms, 3)),
+            np.tile(np.eye(3), (count, arms, 1, 1)),
+            np.zeros((count, arms)),
+            np.zeros((count, arms)),
+            variables,
+        )
+        self._jacobian = np.zeros((arms, count, 6, model.nv))
+        self._ctrl = np.zeros((count, arms, max(len(arm.actuators) for arm in self._arms)))
+        self._low, self._high = _bounds(self.task)
+        self._noise = np.zeros((count, len(self._low)))
+        self._steps, self._held = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        self._done, self._moved = np.ones(count, bool), np.zeros(count, bool)
+        self._success, self._diverged = np.zeros(count, bool), np.zeros(count, bool)
+        self._terminated, self._truncated = np.zeros(count, bool), np.zeros(count, bool)
+        self._random = [generator("row", row) for row in range(count)]
+        shape = (count, self.options.image_px, self.options.image_px, 3)
+        self._images = {camera: np.zeros(shape, np.uint8) for camera in self.options.cameras}
+        self._started = False
+
+    def _declare_spaces(self) -> None:
+        box, batch = gymnasium.spaces.Box, gymnasium.vector.utils.batch_space
+        spaces: dict[str, gymnasium.Space] = {}
+        for key, feature in self.spec.observations.items():
+            if feature.kind == "image":
+                spaces[key] = box(0, 255, feature.shape, np.uint8)
+            elif feature.kind == "signal":
+                spaces[key] = box(-np.inf, np.inf, feature.shape, np.float32)
+        self.single_observation_space = gymnasium.spaces.Dict(spaces)
+        self.single_action_space = box(self._low.astype(np.float32), self._high.astype(np.float32))
+        self.observation_space = batch(self.single_observation_space, self.num_envs)
+        self.action_space = batch(self.single_action_space, self.num_envs)
+
+    def _rows_to_reset(self, options: Mapping[str, Any] | None) -> np.ndarray:
+        mask = (options or {}).get("reset_mask")
+        if mask is None:
+            return np.arange(self.num_envs)
+        mask = np.asarray(mask)
+        if mask.shape != (self.num_envs,) or mask.dtype != bool:
+            raise EnvError("A reset mask is bool [E].", found=f"{mask.dtype} {mask.shape}", expected=self.num_envs)
+        return np.flatnonzero(mask)
+
+    def _reset_row(self, row: int) -> None:
+        data, random = self.data[row], self._random[row]
+        mujoco.mj_resetData(self.model, data)
+        for index, arm in enumerate(self._arms):
+            data.qpos[arm.qpos] = arm.home + random.normal(0.0, 0.03, arm.size)
+            data.qpos[arm.fingers] = arm.open_
+            data.ctrl[arm.actuators] = data.qpos[np.concatenate([arm.qpos, arm.fingers])]
+            self._ctrl[row, index, : len(arm.actuators)] = data.ctrl[arm.actuators]
+        for value in self._view.variables.values():
+            value[row] = 0
+        mine = {name: value[row : row + 1] for name, value in self._view.variables.items()}
+        self.task.reset(Row(self.model, data, random, mine))
+        mujoco.mj_forward(self.model, data)
+        for name in _COUNTERS:
+            getattr(self, name)[row] = 0
+        self._gather(row)
+
+    def _render_rows(self, rows: np.ndarray) -> None:
+        if self._images:
+            self._parallel(self._render_some, rows)
+
+    def _render_some(self, rows: np.ndarray) -> None:
+        for row in rows:
+            for camera, images in self._images.items():
+                images[row] = self._cameras.picture(self.data[row], camera, *images.shape[1:3])
+
+    def _parallel(self, work: Any, rows: np.ndarray) -> None:
+        """Run `work` over `rows`, a share per thread."""
+        if self._threads == 1 or len(rows) < 2:
+            work(rows)
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="batch-env")
+        list(self._pool.map(work, np.array_split(rows, self._threads)))
+
+
+_COUNTERS = ("_steps", "_held", "_done", "_moved", "_success", "_diverged", "_terminated", "_truncated", "_noise")
+
+
+class _ArmIndex:
+    """Where one mounted arm lies in the model's arrays."""
+
+    def __init__(self, model: mujoco.MjModel, mount: Any):
+        arm, gripper = mount.arm, mount.arm.gripper
+        joints = [model.joint(mount.prefix + name) for name in arm.joints]
+        fingers = [model.joint(mount.prefix + name) for name in gripper.joints]
+        self.size = len(joints)
+        self.qpos = np.array([joint.qposadr[0] for joint in joints])
+        self.dof = np.array([joint.dofadr[0] for joint in joints])
+        self.fingers = np.array([joint.qposadr[0] for joint in fingers])
+        names = [mount.prefix + name for name in (*arm.joints, *gripper.joints)]
+        self.actuators = np.array([model.actuator(name).id for name in names])
+        self.site = model.site(mount.prefix + "grip_site").id
+        self.open_, self.closed = np.array(gripper.open_), np.array(gripper.closed)
+        self.width_per_joint = gripper.width_m / (self.open_ - self.closed) / len(fingers)
+        self.home = home_joints(model, mount)
+
+
+def _bounds(task: Task) -> tuple[np.ndarray, np.ndarray]:
+    low = [(*mount.low_m, mount.home_yaw_rad - np.pi / 2, -1.0) for mount in task.mounts]
+    high = [(*mount.high_m, mount.home_yaw_rad + np.pi / 2, 1.0) for mount in task.mounts]
+    return np.concatenate(low), np.concatenate(high)
+
+
+def _spec(task: Task, options: BatchOptions) -> Spec:
+    low, high = _bounds(task)
+    sides = [""] if len(task.mounts) == 1 else [mount.prefix for mount in task.mounts]
+    pose = ("x", "y", "z", "yaw")
+    state = tuple(side + name for side in sides for name in (*pose, "width"))
+    observations = {
+        "observation.state": Feature(shape=(len(state),), unit="m, rad", frame="world", names=state),
+        "observation.environment_state": Feature(shape=(len(task.names),), frame="world", names=task.names),
+        "task": Feature(kind="text", dtype="str"),
+    }
+    for camera in options.cameras:
+        shape = (options.image_px, options.image_px, 3)
+        observations[f"observation.images.{camera}"] = Feature(kind="image", shape=shape, dtype="uint8")
+    action = ActionSpec(
+        dim=len(low),
+        kind="ee_pose",
+        names=tuple(side + name for side in sides for name in (*pose, "gripper")),
+        unit="m, rad",
+        frame="world",
+        rotation="yaw",
+        gripper="positive_closes",
+        low=tuple(low.tolist()),
+        high=tuple(high.tolist()),
+    )
+    robot = "+".join(mount.arm.name for mount in task.mounts)
+    return Spec(observations, action, rate_hz=task.rate_hz, robot=robot, metadata={"env": task.name})

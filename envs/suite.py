@@ -1,0 +1,48 @@
+"""The own tasks by name, and the config that builds them."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Literal
+
+from robolearn.envs.batch import BatchEnv, BatchOptions
+from robolearn.errors import ConfigError, suggest
+from robolearn.registry import resolve
+
+__all__ = ["TASKS", "TaskConfig"]
+
+# name → "module:function(arm) -> Task"
+TASKS = {
+    "pick_place": "robolearn.envs.tasks.pick_place:pick_place",
+}
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """Options of one own task."""
+
+    name: str
+    robot: str = "panda"
+    reward: Literal["sparse", "dense"] = "sparse"
+    cameras: tuple[str, ...] = ()
+    image_px: int = 96
+    renderer: str = "auto"
+    execution_noise_m: float = 0.0
+    max_steps: int | None = None
+    threads: int = 0
+
+    def build(self, num_envs: int) -> BatchEnv:
+        """Return `num_envs` rows of the task."""
+        if self.name not in TASKS:
+            raise ConfigError(f"Unknown task '{self.name}'.", expected=suggest(self.name, TASKS))
+        module, _, attribute = TASKS[self.name].partition(":")
+        task = getattr(import_module(module), attribute)(resolve("robot", self.robot))
+        options = BatchOptions(
+            reward=self.reward,
+            cameras=self.cameras,
+            image_px=self.image_px,
+            renderer=self.renderer,
+            execution_noise_m=self.execution_noise_m,
+            max_steps=self.max_steps,
+            threads=self.threads,
+        )
+        return BatchEnv(task, num_envs, options)

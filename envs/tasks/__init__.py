@@ -1,0 +1,1 @@
+"""The tasks of the own suite, one file each; `suite.TASKS` lists them."""
