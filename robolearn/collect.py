@@ -1,0 +1,104 @@
+"""Demonstrations: what a rollout did becomes episodes of a dataset."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from robolearn.contracts import Controller, EpisodeSink, VectorEnv
+from robolearn.errors import ConfigError, DataError
+from robolearn.rollout import Disturbance, Outcome, StepRecord, rollout
+
+__all__ = ["CollectConfig", "EpisodeRecorder", "collect"]
+
+Frame = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """How many demonstrations are made, and how they are disturbed."""
+
+    episodes: int = 200
+    num_envs: int = 32
+    seed: int = 0
+    noise: tuple[float, ...] = ()  # per action entry, in its unit; labels stay clean
+    only_successes: bool = True
+
+    def __post_init__(self):
+        for name in ("episodes", "num_envs"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"collect.{name} is too small.", found=getattr(self, name), expected="at least 1")
+
+
+class EpisodeRecorder:
+    """Turns the steps of a rollout into episodes of a sink, in the order of their numbers.
+
+    A frame holds the observation, the action the controller asked for (not its disturbance), the
+    reward and the success of one step. The dataset does not depend on how many rows ran.
+    """
+
+    def __init__(self, sink: EpisodeSink, episodes: Sequence[int], only_successes: bool = True):
+        self.saved = 0
+        self._sink, self._only_successes = sink, only_successes
+        self._waiting = list(episodes)[::-1]
+        self._running: dict[int, list[Frame]] = {}
+        self._finished: dict[int, tuple[Outcome, list[Frame]]] = {}
+
+    def __call__(self, record: StepRecord) -> None:
+        """Take one step of all rows."""
+        for row in np.flatnonzero(record.active):
+            self._running.setdefault(int(record.episode[row]), []).append(_frame(record, int(row)))
+        for outcome in record.finished:
+            self._finished[outcome.episode] = (outcome, self._running.pop(outcome.episode))
+        while self._waiting and self._waiting[-1] in self._finished:
+            self._save(*self._finished.pop(self._waiting.pop()))
+
+    def _save(self, outcome: Outcome, frames: list[Frame]) -> None:
+        if outcome.diverged or (self._only_successes and not outcome.success):
+            return
+        for frame in frames:
+            self._sink.add_frame(frame)
+        self._sink.save_episode(asdict(outcome))
+        self.saved += 1
+
+
+def collect(
+    env: VectorEnv,
+    controller: Controller,
+    sink: EpisodeSink,
+    config: CollectConfig,
+    *,
+    disturbance: Disturbance | None = None,
+    on_step: Callable[[StepRecord], None] | None = None,
+) -> list[Outcome]:
+    """Record `config.episodes` rollouts of `controller` into `sink`; returns all outcomes.
+
+    The caller closes the sink. Raises `DataError` when no episode was worth saving.
+    """
+    episodes = range(config.episodes)
+    recorder = EpisodeRecorder(sink, episodes, config.only_successes)
+
+    def both(record: StepRecord) -> None:
+        recorder(record)
+        if on_step is not None:
+            on_step(record)
+
+    outcomes = rollout(env, controller, episodes, config.seed, both, disturbance)
+    if not recorder.saved:
+        raise DataError(
+            "No demonstration succeeded.",
+            found=f"0 of {config.episodes} episodes",
+            expected="at least one success",
+            do="check the controller, or set collect.only_successes=false",
+        )
+    return outcomes
+
+
+def _frame(record: StepRecord, row: int) -> Frame:
+    observed: Mapping[str, np.ndarray] = record.obs
+    frame: Frame = {key: value[row] for key, value in observed.items()}
+    frame["action"] = record.action[row].astype(np.float32)
+    frame["next.reward"] = np.float32(record.reward[row])
+    frame["next.success"] = bool(record.success[row])
+    return frame
