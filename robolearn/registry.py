@@ -21,10 +21,23 @@ _TABLE: dict[str, dict[str, str]] = {
         "regression": "robolearn.policies.regression:RegressionConfig",
     },
     # Storage kinds: `open(path, options) -> EpisodeSource`; "auto" detects the kind.
-    "data": {},
+    "data": {
+        "auto": "robolearn.data.detect:open_auto",
+        "lerobot": "robolearn.data.lerobot_v3:open_dataset",
+        "zarr": "robolearn.data.zarr_replay:open_dataset",
+    },
+    # Sinks: `open(path, spec, options) -> EpisodeSink`.
+    "sink": {
+        "lerobot": "robolearn.data.lerobot_writer:open_sink",
+    },
+    # Training windows: `build(source, history, chunk, keys, episodes) -> WindowSource`.
+    "loader": {
+        "windows": "robolearn.data.windows:build_windows",
+    },
     # Environments: a frozen Config dataclass with `build(num_envs) -> VectorEnv`.
     "env": {
         "pick_place": "robolearn.envs.suite:TaskConfig",
+        "pusht": "robolearn.envs.pusht:PushTConfig",
     },
     # Paired transforms: a frozen dataclass implementing `contracts.Transform`.
     "transform": {
