@@ -1,0 +1,68 @@
+"""What every file of `benchmarks/` shares: its two options, its table, its JSON."""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+from robolearn.evaluation import write_json
+from robolearn.provenance import machine, versions
+
+__all__ = ["Options", "Row", "compare", "finish", "parse_options"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a benchmark was asked for."""
+
+    quick: bool = False
+    json: Path | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure. `ratio` > 1 means ours is better; `peer` is None where there is none."""
+
+    name: str
+    unit: str
+    ours: float
+    peer: float | None = None
+    ratio: float | None = None
+    note: str = ""
+
+
+def parse_options(what: str, arguments: Sequence[str] | None = None) -> Options:
+    """Read `--quick` and `--json FILE`."""
+    parser = argparse.ArgumentParser(description=what)
+    parser.add_argument("--quick", action="store_true", help="a stated subset, a minute or a few")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    given = parser.parse_args(arguments)
+    return Options(given.quick, given.json)
+
+
+def compare(ours: Callable[[], object], peer: Callable[[], object] | None, repeats: int) -> tuple[float, float | None]:
+    """Return the median seconds of both, run in turns so that they share the machine's moods."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for work, kept in zip((ours, peer), times, strict=True):
+            if work is not None:
+                start_s = time.perf_counter()
+                work()
+                kept.append(time.perf_counter() - start_s)
+    return median(times[0]), median(times[1]) if times[1] else None
+
+
+def finish(rows: Sequence[Row], options: Options) -> None:
+    """Print the table and write the JSON file that was asked for."""
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table("name", "unit", "ours", "peer", "ratio", "note")
+    for row in rows:
+        figures = [f"{value:.4g}" if value is not None else "–" for value in (row.ours, row.peer, row.ratio)]
+        drawn.add_row(row.name, row.unit, *figures, row.note)
+    Console().print(drawn)
+    if options.json is not None:
+        write_json(options.json, {"machine": machine(), "versions": versions(), "rows": [asdict(row) for row in rows]})
