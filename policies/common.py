@@ -1,0 +1,100 @@
+"""What the chunk policies share: their options, their encoder and how padding counts."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from robolearn.contracts import Batch, Transform
+from robolearn.errors import ConfigError, SpecError
+from robolearn.nets.encoders import EncoderConfig, ObservationEncoder
+from robolearn.nets.networks import MLPConfig, NetworkConfig
+from robolearn.registry import resolve
+from robolearn.spec import Spec
+
+__all__ = ["ChunkConfig", "ChunkPolicy", "Norm", "chunk_mean", "pin_prefix"]
+
+Norm = Literal["min_max", "mean_std", "quantile", "identity"]
+
+
+@dataclass(frozen=True)
+class ChunkConfig:
+    """Options of every policy that maps a history of T observations to a chunk of K actions."""
+
+    history: int = 2
+    chunk: int = 16
+    network: NetworkConfig = field(default_factory=MLPConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    observation_norm: Norm = "mean_std"
+    action_norm: Norm = "mean_std"
+
+    def __post_init__(self):
+        if self.history < 1 or self.chunk < 1:
+            raise ConfigError(
+                "A policy needs at least one observation and one action.",
+                found=f"history {self.history}, chunk {self.chunk}",
+                expected="1 or more of each",
+            )
+
+    def transforms(self, spec: Spec) -> Sequence[Transform]:
+        """Return the unfitted steps that end at the network: images to float, text to vectors, normalisation."""
+        kinds = {feature.kind for feature in spec.observations.values()}
+        steps: list[Transform] = []
+        if "image" in kinds:
+            steps.append(resolve("transform", "image_to_float")())
+        if "text" in kinds:
+            steps.append(resolve("transform", "embed_text")())
+
+        steps.append(resolve("transform", "normalize")({"*": self.observation_norm, "action": self.action_norm}))
+        return steps
+
+
+class ChunkPolicy(nn.Module):
+    """Base of the policies: encodes observations and runs one network over action chunks [B,K,A]."""
+
+    def __init__(self, config: ChunkConfig, spec: Spec, times: int = 1):
+        super().__init__()
+        self.spec = replace(spec, history=config.history, chunk=config.chunk)
+        self.encoder = ObservationEncoder(config.encoder, self.spec)
+        self.network = config.network.build(config.chunk, spec.action.dim, self.encoder.shapes, times)
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the noise of one decision: one chunk."""
+        return (self.spec.chunk, self.spec.action.dim)
+
+    def check_prefix(self, prefix: Tensor | None) -> None:
+        """Raise `SpecError` unless `prefix` [B,P,A] is none or fits a chunk."""
+        chunk, dim = self.spec.chunk, self.spec.action.dim
+        if prefix is not None and (prefix.shape[1] > chunk or prefix.shape[2:] != (dim,)):
+            raise SpecError(
+                "The prefix does not fit the chunk.",
+                found=tuple(prefix.shape),
+                expected=f"[B, at most {chunk}, {dim}]",
+            )
+
+    def blocks(self) -> list[nn.Module]:
+        """Return the repeated blocks, for sharding, compilation and checkpointing."""
+        return list(self.network.blocks)
+
+    def param_groups(self) -> Iterator[dict]:
+        """Yield two groups: matrices, which decay, and vectors, which do not."""
+        yield {"params": [p for p in self.parameters() if p.ndim > 1]}
+        yield {"params": [p for p in self.parameters() if p.ndim <= 1], "weight_decay": 0.0}
+
+
+def chunk_mean(error: Tensor, batch: Batch) -> Tensor:
+    """Average an error [B,K,A] over the actions that are not padding; returns [B]."""
+    per_action = error.mean(-1)
+    pad = batch.get("action_is_pad")
+    if pad is None:
+        return per_action.mean(-1)
+    real = (~pad).to(per_action.dtype)
+    return (per_action * real).sum(-1) / real.sum(-1).clamp(min=1)
+
+
+def pin_prefix(chunk: Tensor, prefix: Tensor | None) -> Tensor:
+    """Return `chunk` [B,K,A] with its first P actions replaced by `prefix` [B,P,A]."""
+    return chunk if prefix is None else torch.cat([prefix, chunk[:, prefix.shape[1] :]], 1)

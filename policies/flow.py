@@ -1,0 +1,123 @@
+"""Conditional flow matching over action chunks (arXiv 2210.02747, optimal-transport path, eq. 20 to 23).
+
+A straight path x_t = (1-t)·noise + t·action; the network learns its velocity action - noise.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from robolearn.contracts import Batch
+from robolearn.errors import ConfigError
+from robolearn.policies.common import ChunkConfig, ChunkPolicy, chunk_mean, pin_prefix
+from robolearn.policies.samplers import Solver, guided_velocity, integrate
+from robolearn.spec import Spec
+
+__all__ = ["FlowConfig", "FlowPolicy", "PrefixConfig", "prefix_weights", "sample_times"]
+
+TimeSampling = Literal["uniform", "logit_normal", "beta"]
+
+
+@dataclass(frozen=True)
+class PrefixConfig:
+    """How sampling respects actions that are already committed.
+
+    `hard` overwrites them along the path; `guided` steers by gradients (arXiv 2506.07339): of a
+    prefix of P actions the first `frozen` count fully (all without it), the rest ever less.
+    """
+
+    name: Literal["hard", "guided"] = "hard"
+    frozen: int | None = None
+    strength: float = 5.0
+
+
+@dataclass(frozen=True)
+class FlowConfig(ChunkConfig):
+    """Flow matching; `steps` solver steps (one evaluation each with euler, two with midpoint and heun)."""
+
+    name: Literal["flow"] = "flow"
+    steps: int = 4
+    solver: Solver = "euler"
+    times: TimeSampling = "uniform"
+    prefix: PrefixConfig = PrefixConfig()
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.steps < 1:
+            raise ConfigError("A flow needs at least one step.", found=self.steps, expected="1 or more")
+
+    def build(self, spec: Spec) -> "FlowPolicy":
+        """Return the policy for `spec`."""
+        return FlowPolicy(self, spec)
+
+
+class FlowPolicy(ChunkPolicy):
+    """Velocity network with its training loss and its ODE sampler."""
+
+    def __init__(self, config: FlowConfig, spec: Spec):
+        super().__init__(config, spec)
+        self.config = config
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the squared velocity error [B]."""
+        action = batch["action"]
+        noise = torch.randn_like(action)
+        time = sample_times(self.config.times, len(action), action.device)
+        x = torch.lerp(noise, action, time[:, None, None])
+        velocity = self.network(x, time, self.encoder(batch))
+        loss = chunk_mean((velocity.float() - (action - noise)).square(), batch)
+        return loss, {"velocity_mse": loss.detach().mean()}
+
+    def sample(self, obs: Batch, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
+        """Return chunks [B,K,A] from `noise` [B,K,A]."""
+        self.check_prefix(prefix)
+        condition = self.encoder(obs)
+
+        def velocity(x: Tensor, time: Tensor) -> Tensor:
+            return self.network(x, time, condition).float()
+
+        if prefix is None:
+            return integrate(velocity, noise, self.config.steps, self.config.solver)
+        if self.config.prefix.name == "guided":
+            return self._sample_guided(obs, noise, prefix)
+
+        def pin(x: Tensor, time: float) -> Tensor:
+            return pin_prefix(x, torch.lerp(noise[:, : prefix.shape[1]], prefix, time))
+
+        return integrate(velocity, noise, self.config.steps, self.config.solver, pin)
+
+    def _sample_guided(self, obs: Batch, noise: Tensor, prefix: Tensor) -> Tensor:
+        options = self.config.prefix
+        frozen = prefix.shape[1] if options.frozen is None else min(options.frozen, prefix.shape[1])
+        weights = prefix_weights(frozen, prefix.shape[1], self.spec.chunk, noise.device)
+        with torch.inference_mode(False):  # gradients need ordinary tensors
+            condition = tuple(group.clone() for group in self.encoder(obs))
+            target = pin_prefix(torch.zeros_like(noise), prefix)
+
+        def velocity(x: Tensor, time: Tensor) -> Tensor:
+            return self.network(x, time, condition).float()
+
+        guided = guided_velocity(velocity, target, weights, options.strength)
+        chunk = integrate(guided, noise, self.config.steps, self.config.solver)
+        return pin_prefix(chunk, prefix[:, :frozen])
+
+
+def sample_times(kind: TimeSampling, count: int, device: torch.device) -> Tensor:
+    """Draw training times [count]: uniform, logit-normal (arXiv 2403.03206, eq. 19), or towards the noise.
+
+    `beta` is t = 1 - u^(2/3), whose complement is Beta(1.5, 1) distributed (arXiv 2410.24164, appendix B).
+    """
+    if kind == "logit_normal":
+        return torch.randn(count, device=device).sigmoid()
+    uniform = torch.rand(count, device=device)
+    return uniform if kind == "uniform" else 1 - uniform ** (2 / 3)
+
+
+def prefix_weights(frozen: int, overlap: int, chunk: int, device: torch.device) -> Tensor:
+    """Return how much each of `chunk` actions counts in guidance (arXiv 2506.07339, eq. 5)."""
+    index = torch.arange(chunk, device=device, dtype=torch.float32)
+    fade = ((overlap - index) / (overlap - frozen + 1)).clamp(0, 1)
+    weights = fade * torch.expm1(fade) / (torch.e - 1)
+    return torch.where(index < frozen, 1.0, weights) * (index < overlap)

@@ -1,0 +1,1 @@
+"""Shared networks and encoders: plain modules over tensors, chosen by small frozen configs."""

@@ -1,0 +1,109 @@
+"""Observations of a spec to the condition of a network: token groups [B,N,D], one per modality."""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robolearn.contracts import Batch
+from robolearn.errors import ConfigError, SpecError, suggest
+from robolearn.nets.layers import Shapes
+from robolearn.nets.vision import ResNetConfig
+from robolearn.spec import Spec
+
+__all__ = ["EncoderConfig", "ObservationEncoder"]
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """How each kind of observation is encoded; a width of 0 passes it on as it is."""
+
+    signal_width: int = 0
+    text_width: int = 64
+    image: ResNetConfig = field(default_factory=ResNetConfig)
+
+    def __post_init__(self):
+        if self.signal_width < 0 or self.text_width < 0:
+            raise ConfigError("Encoder widths are not negative.", found=self, expected="0 or more")
+
+
+class ObservationEncoder(nn.Module):
+    """Encodes a batch by the kinds of its spec.
+
+    Signals [B,T,S] are joined into one group of T tokens, images [B,T,C,H,W] give T tokens per camera,
+    text [B,D] gives one token.
+    """
+
+    def __init__(self, config: EncoderConfig, spec: Spec):
+        super().__init__()
+        kinds = {feature.kind for feature in spec.observations.values()}
+        unknown = kinds - {"signal", "image", "text"}
+        if unknown or not kinds:
+            raise SpecError(
+                "The encoder cannot read these observations.",
+                found=", ".join(sorted(unknown)) or "no observations",
+                expected="signal, image and text features",
+            )
+        self.history = spec.history
+        self._keys = {kind: [key for key, f in spec.observations.items() if f.kind == kind] for kind in kinds}
+        shapes: list[tuple[int, int]] = []
+        if "signal" in kinds:
+            size = sum(_size(spec, key) for key in self._keys["signal"])
+            self.signal = _projection(size, config.signal_width)
+            shapes.append((spec.history, config.signal_width or size))
+        if "image" in kinds:
+            self.image = _image_encoders(config.image, spec, self._keys["image"])
+            shapes += [(spec.history, config.image.width)] * len(self._keys["image"])
+        if "text" in kinds:
+            sizes = [_size(spec, key) for key in self._keys["text"]]
+            self.text = nn.ModuleList(
+                nn.Linear(size, config.text_width) if config.text_width else nn.Identity() for size in sizes
+            )
+            shapes += [(1, config.text_width or size) for size in sizes]
+        self.shapes: Shapes = tuple(shapes)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Return the token groups, of `self.shapes`."""
+        groups: list[Tensor] = []
+        if "signal" in self._keys:
+            signals = [self._read(batch, key).flatten(2) for key in self._keys["signal"]]
+            groups.append(self.signal(torch.cat(signals, -1)))
+        for i, key in enumerate(self._keys.get("image", ())):
+            images = self._read(batch, key)
+            encoder = self.image[i % len(self.image)]
+            groups.append(encoder(images.flatten(0, 1)).unflatten(0, images.shape[:2]))
+        for project, key in zip(getattr(self, "text", ()), self._keys.get("text", ()), strict=True):
+            vector = self._read(batch, key)
+            groups.append(project(F.layer_norm(vector, vector.shape[-1:]))[:, None])
+        return tuple(groups)
+
+    def _read(self, batch: Batch, key: str) -> Tensor:
+        if key not in batch:
+            raise SpecError(f"The batch lacks '{key}'.", expected=suggest(key, batch))
+        return batch[key]
+
+
+def _size(spec: Spec, key: str) -> int:
+    shape = spec.observations[key].shape
+    return int(torch.Size(shape).numel())
+
+
+def _projection(size: int, width: int) -> nn.Module:
+    if not width:
+        return nn.Identity()
+    return nn.Sequential(nn.Linear(size, width), nn.SiLU(), nn.Linear(width, width))
+
+
+def _image_encoders(config: ResNetConfig, spec: Spec, keys: list[str]) -> nn.ModuleList:
+    shapes = {spec.observations[key].shape for key in keys}
+    if not config.share:
+        return nn.ModuleList(config.build(spec.observations[key].shape) for key in keys)
+    if len(shapes) > 1:
+        raise SpecError(
+            "One shared image encoder needs images of one shape.",
+            found=sorted(shapes),
+            expected="one shape",
+            do="set encoder.image.share=false, or resize the images",
+        )
+    return nn.ModuleList([config.build(shapes.pop())])

@@ -1,0 +1,44 @@
+"""Small pieces that several networks share."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Shapes", "TimeEmbedding", "flat_condition", "flat_size"]
+
+# The condition of a network is a tuple of token groups [B,N,D]; its shapes are ((N, D), …).
+Shapes = tuple[tuple[int, int], ...]
+
+
+class TimeEmbedding(nn.Module):
+    """Sine and cosine features of one or several times.
+
+    Frequencies [rad] fall geometrically from `scale` to `scale / max_period`. Times lie in [0, 1], or
+    are a log noise level of the same magnitude.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, dim: int, times: int = 1, scale: float = 100.0, max_period: float = 1e4):
+        super().__init__()
+        self.dim = dim * times
+        half = dim // 2
+        steps = torch.arange(half, dtype=torch.float32) / max(half - 1, 1)
+        # Persistent, so that a network built on the meta device gets it from the checkpoint.
+        self.register_buffer("frequencies", scale * torch.exp(-math.log(max_period) * steps))
+
+    def forward(self, time: Tensor) -> Tensor:
+        """Embed times [B] or [B,n] as [B, n·dim]."""
+        angle = time.float().reshape(time.shape[0], -1, 1) * self.frequencies
+        return torch.cat([angle.sin(), angle.cos()], -1).flatten(1)
+
+
+def flat_condition(condition: tuple[Tensor, ...]) -> Tensor:
+    """Concatenate token groups [B,N,D] into one vector [B, ΣND]."""
+    return torch.cat([group.flatten(1) for group in condition], -1)
+
+
+def flat_size(shapes: Shapes) -> int:
+    """Return the width of `flat_condition`."""
+    return sum(tokens * width for tokens, width in shapes)

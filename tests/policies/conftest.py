@@ -1,0 +1,72 @@
+"""Tiny specs and batches for the policy tests."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from robolearn.config import parse
+from robolearn.registry import resolve
+from robolearn.spec import ActionSpec, Feature, Spec
+
+SMALL = {
+    "mlp": {"name": "mlp", "width": 32, "depth": 1},
+    "unet": {"name": "unet", "channels": [8, 16], "time_width": 16},
+    "transformer": {"name": "transformer", "width": 16, "depth": 1, "heads": 2},
+}
+
+
+class Workbench:
+    """Builds small policies and the batches they read."""
+
+    networks = SMALL
+    state = Spec({"observation.state": Feature("signal", (3,))}, ActionSpec(2), 20.0)
+    everything = replace(
+        state,
+        observations={
+            "observation.state": Feature("signal", (3,)),
+            "observation.images.front": Feature("image", (3, 32, 40)),
+            "observation.images.wrist": Feature("image", (3, 32, 40)),
+            "observation.language": Feature("text", (12,)),
+        },
+    )
+
+    def config(self, name, **options):
+        return parse(
+            resolve("policy", name), {"name": name, "history": 2, "chunk": 8, "network": SMALL["mlp"], **options}
+        )
+
+    def policy(self, name, spec=None, **options):
+        torch.manual_seed(0)
+        return self.config(name, **options).build(spec or self.state)
+
+    def batch(self, policy, size=4, seed=0):
+        draw = torch.Generator().manual_seed(seed)
+        spec, batch = policy.spec, {}
+        for key, feature in spec.observations.items():
+            leading = (size,) if feature.kind == "text" else (size, spec.history)
+            batch[key] = torch.rand(*leading, *feature.shape, generator=draw)
+        batch["action"] = torch.rand(size, spec.chunk, spec.action.dim, generator=draw) * 2 - 1
+        batch["action_is_pad"] = torch.zeros(size, spec.chunk, dtype=torch.bool)
+        return batch
+
+    def noise(self, policy, size=4, seed=1):
+        return torch.randn(size, *policy.noise_shape, generator=torch.Generator().manual_seed(seed))
+
+    def train(self, policy, make_batch, steps, rate=3e-3):
+        optimizer = torch.optim.AdamW(policy.parameters(), rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        policy.train()
+        for _ in range(steps):
+            loss, _ = policy.loss(make_batch())
+            optimizer.zero_grad()
+            loss.mean().backward()
+            optimizer.step()
+            schedule.step()
+        return policy.eval()
+
+
+@pytest.fixture(scope="session")
+def bench():
+    torch.set_num_threads(1)
+    return Workbench()

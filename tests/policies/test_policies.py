@@ -1,0 +1,137 @@
+"""What every policy keeps, whatever its objective and network."""
+
+import pytest
+import torch
+
+from robolearn.config import parse
+from robolearn.errors import ConfigError, SpecError
+from robolearn.registry import names, resolve
+from robolearn.spec import ActionSpec, Feature, Spec
+
+POLICIES = names("policy")
+
+
+@pytest.mark.parametrize("network", ["mlp", "unet", "transformer"])
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_trains_and_samples_with_every_network(bench, name, network):
+    policy = bench.policy(name, network=bench.networks[network])
+    batch = bench.batch(policy)
+    loss, metrics = policy.loss(batch)
+    assert loss.shape == (4,)
+    assert not any(value.requires_grad for value in metrics.values())
+    loss.mean().backward()
+    unused = [key for key, value in policy.named_parameters() if value.requires_grad and value.grad is None]
+    assert unused == []
+    with torch.no_grad():
+        chunk = policy.eval().sample(batch, bench.noise(policy))
+    assert chunk.shape == (4, policy.spec.chunk, 2)
+    assert torch.isfinite(chunk).all()
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_padded_actions_do_not_count(bench, name):
+    policy = bench.policy(name).eval()
+    batch = bench.batch(policy)
+    batch["action_is_pad"][:, 5:] = True
+    losses = []
+    for fill in (0.0, 0.9):
+        batch["action"][:, 5:] = fill
+        network = policy.network.forward
+        # The network may see padded actions; its output there must not be scored.
+        policy.network.forward = lambda actions, *rest: torch.zeros_like(actions)
+        torch.manual_seed(3)
+        losses.append(policy.loss(batch)[0])
+        policy.network.forward = network
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_sampling_is_a_function_of_the_noise(bench, name):
+    policy = bench.policy(name, spec=bench.everything).eval()
+    batch, noise = bench.batch(policy), bench.noise(policy)
+    with torch.no_grad():
+        first = policy.sample(batch, noise)
+        torch.manual_seed(99)
+        again = policy.sample(batch, noise)
+        other = policy.sample(batch, bench.noise(policy, seed=2))
+    assert torch.equal(first, again)
+    assert torch.equal(first, other) == (policy.noise_shape == (0,))
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_committed_actions_stay(bench, name):
+    policy = bench.policy(name).eval()
+    batch = bench.batch(policy)
+    prefix = torch.full((4, 3, 2), 0.25)
+    with torch.no_grad():
+        chunk = policy.sample(batch, bench.noise(policy), prefix)
+    torch.testing.assert_close(chunk[:, :3], prefix)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_meta_device_build_loads_to_the_same_policy(bench, name):
+    policy = bench.policy(name, spec=bench.everything).eval()
+    with torch.device("meta"):
+        empty = bench.config(name).build(bench.everything)
+    empty.load_state_dict(policy.state_dict(), assign=True)
+    assert not any(value.is_meta for value in [*empty.parameters(), *empty.buffers()])
+    batch, noise = bench.batch(policy), bench.noise(policy)
+    with torch.no_grad():
+        assert torch.equal(policy.sample(batch, noise), empty.eval().sample(batch, noise))
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_capabilities_cover_all_parameters(bench, name):
+    policy = bench.policy(name)
+    grouped = [id(p) for group in policy.param_groups() for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in policy.parameters())
+    assert policy.blocks()
+
+
+def test_shared_and_separate_image_encoders(bench):
+    sizes = []
+    for share in (True, False):
+        policy = bench.policy("flow", spec=bench.everything, encoder={"image": {"name": "resnet", "share": share}})
+        sizes.append(sum(p.numel() for p in policy.encoder.image.parameters()))
+        policy.loss(bench.batch(policy))[0].sum().backward()
+    assert sizes[1] == 2 * sizes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("flow", {"steps": 0}),
+        ("flow", {"solver": "rk45"}),
+        ("flow", {"stepps": 4}),
+        ("flow", {"history": 0}),
+        ("flow", {"network": {"name": "mlpp"}}),
+        ("flow", {"network": {"name": "transformer", "width": 30, "heads": 4}}),
+        ("flow", {"network": {"name": "unet", "channels": [10]}}),
+        ("flow", {"encoder": {"image": {"name": "resnet", "crop": 0.0}}}),
+        ("diffusion", {"action_norm": "mean_std"}),
+        ("diffusion", {"sampler": {"name": "ddpm", "steps": 101}}),
+        ("diffusion", {"sampler": {"name": "dddim"}}),
+        ("diffusion", {"prediction": "noise"}),
+    ],
+)
+def test_bad_options_are_config_errors(name, options):
+    with pytest.raises(ConfigError, match="expected"):
+        parse(resolve("policy", name), {"name": name, **options})
+
+
+def test_a_chunk_that_no_unet_holds_is_refused(bench):
+    with pytest.raises(ConfigError, match="multiple of 2"):
+        bench.policy("flow", chunk=7, network=bench.networks["unet"])
+
+
+def test_wrong_observations_are_spec_errors(bench):
+    policy = bench.policy("flow")
+    batch = bench.batch(policy)
+    batch["observation.stat"] = batch.pop("observation.state")
+    with pytest.raises(SpecError, match="did you mean"):
+        policy.loss(batch)
+    deep = Spec({"depth": Feature("depth", (4, 4))}, ActionSpec(2), 20.0)
+    with pytest.raises(SpecError, match="depth"):
+        bench.policy("flow", spec=deep)
+    with pytest.raises(SpecError, match="prefix"):
+        policy.sample(bench.batch(policy), bench.noise(policy), torch.zeros(4, 9, 2))
