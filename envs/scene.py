@@ -67,13 +67,14 @@ def add_arm(
     """Mount `arm` with its gripper: position actuators, gravity compensation, collisions of the gripper only.
 
     Actuators come in the order of `arm.joints`, then `arm.gripper.joints`; the tool is the site
-    `<prefix>grip_site`, the wrist camera `<prefix>eye_in_hand`.
+    `<prefix>grip_site`. Its camera is "wrist" on the first arm, `<prefix>wrist` on others.
     """
     robot = _load(arm.asset, visual, keep="")
     hand = _load(arm.gripper.asset, visual, keep="finger|hand")
     robot.body("right_hand").add_frame().attach_body(hand.worldbody.first_body(), "", "")
     frame = spec.worldbody.add_frame(pos=list(base_m), quat=quat_yaw(yaw_rad))
     frame.attach_body(robot.body("base"), prefix, "")
+    spec.camera(prefix + "eye_in_hand").name = "wrist" if prefix == "robot0_" else prefix + "wrist"
     for body in spec.bodies:
         if body.name.startswith(prefix):
             body.gravcomp = 1.0
@@ -150,6 +151,9 @@ def _load(asset: str, visual: bool, keep: str) -> mujoco.MjSpec:
         spec.delete(sensor)
     for actuator in list(spec.actuators):
         spec.delete(actuator)
+    for camera in list(spec.cameras):
+        if camera.name != "eye_in_hand":
+            spec.delete(camera)
     wanted = [part for part in keep.split("|") if part]
     for geom in list(spec.geoms):
         if geom.contype == 0 and geom.conaffinity == 0:
