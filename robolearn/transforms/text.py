@@ -31,14 +31,14 @@ class EmbedText:
         return {**self.__dict__, "_cache": {}}
 
     def bind(self, spec: Spec) -> "EmbedText":
-        return replace(self, dim=resolve("text_encoder", self.encoder).dim)
+        return replace(self, dim=_open(self.encoder).dim)
 
     def forward(self, batch: Batch) -> Batch:
         texts = list(lookup(batch, self.key))
         fresh = sorted({text for text in texts if text not in self._cache})
         if fresh:
             # One by one: a string's embedding must not depend on what else is in the batch.
-            self._cache.update({text: resolve("text_encoder", self.encoder).encode([text])[0] for text in fresh})
+            self._cache.update({text: _open(self.encoder).encode([text])[0] for text in fresh})
         rest = {key: value for key, value in batch.items() if key != self.key}
         return rest | {self.output: torch.stack([self._cache[text] for text in texts])}
 
@@ -47,5 +47,9 @@ class EmbedText:
 
     def transform_spec(self, spec: Spec) -> Spec:
         observations = {key: feature for key, feature in spec.observations.items() if key != self.key}
-        shape = (self.dim or resolve("text_encoder", self.encoder).dim,)
+        shape = (self.dim or _open(self.encoder).dim,)
         return replace(spec, observations=observations | {self.output: Feature(kind="text", shape=shape)})
+
+
+def _open(name: str) -> Any:
+    return resolve("text_encoder", name)(name)
