@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from robolearn.errors import ConfigError
 
-__all__ = ["Arm", "Gripper"]
+__all__ = ["Arm", "Gripper", "Link"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,15 @@ class Gripper:
     open_: tuple[float, ...]
     closed: tuple[float, ...]
     width_m: float
+
+
+@dataclass(frozen=True)
+class Link:
+    """Where a joint sits in the frame of the link before it, and which of its axes it turns about."""
+
+    position_m: tuple[float, float, float]
+    quat_wxyz: tuple[float, float, float, float]
+    axis: int = 2  # 0 x, 1 y, 2 z
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,9 @@ class Arm:
     acceleration_rad_s2: tuple[float, ...]
     effort_nm: tuple[float, ...]
     gripper: Gripper
+    jerk_rad_s3: tuple[float, ...] = ()
+    links: tuple[Link, ...] = ()
+    tool_m: tuple[float, float, float] = (0.0, 0.0, 0.0)  # the point between the fingers, in the last link's frame
 
     def __post_init__(self):
         for field in ("home_rad", "low_rad", "high_rad", "velocity_rad_s", "acceleration_rad_s2", "effort_nm"):

@@ -1,8 +1,11 @@
-"""Franka Emika Panda with its hand. Limits: Franka Control Interface documentation, "Robot limits for Panda"."""
+"""Franka Emika Panda with its hand.
 
-from math import pi
+Limits: Franka Control Interface documentation, "Robot limits for Panda". Links: the MJCF named in `asset`.
+"""
 
-from robolearn.robots import Arm, Gripper
+from math import pi, sqrt
+
+from robolearn.robots import Arm, Gripper, Link
 
 __all__ = ["PANDA", "PANDA_GRIPPER"]
 
@@ -15,6 +18,9 @@ PANDA_GRIPPER = Gripper(
     width_m=0.08,
 )
 
+_ALONG = (1.0, 0.0, 0.0, 0.0)
+_PLUS_X, _MINUS_X = (sqrt(0.5), sqrt(0.5), 0.0, 0.0), (sqrt(0.5), -sqrt(0.5), 0.0, 0.0)
+
 PANDA = Arm(
     name="panda",
     asset="robots/panda/robot.xml",
@@ -26,4 +32,15 @@ PANDA = Arm(
     acceleration_rad_s2=(15.0, 7.5, 10.0, 12.5, 15.0, 20.0, 20.0),
     effort_nm=(87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0),
     gripper=PANDA_GRIPPER,
+    jerk_rad_s3=(7500.0, 3750.0, 5000.0, 6250.0, 7500.0, 10000.0, 10000.0),
+    links=(
+        Link((0.0, 0.0, 0.333), _ALONG),
+        Link((0.0, 0.0, 0.0), _MINUS_X),
+        Link((0.0, -0.316, 0.0), _PLUS_X),
+        Link((0.0825, 0.0, 0.0), _PLUS_X),
+        Link((-0.0825, 0.384, 0.0), _MINUS_X),
+        Link((0.0, 0.0, 0.0), _PLUS_X),
+        Link((0.088, 0.0, 0.0), _PLUS_X),
+    ),
+    tool_m=(0.0, 0.0, 0.2035),
 )

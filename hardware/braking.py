@@ -1,0 +1,66 @@
+"""Jerk-limited motion of several joints at once, in closed form."""
+
+import numpy as np
+
+from robolearn.hardware.limits import Limits
+
+__all__ = ["approach", "brake"]
+
+
+def brake(limits: Limits, position: np.ndarray, velocity: np.ndarray, acceleration: np.ndarray) -> np.ndarray:
+    """Return the positions [N,J], one per tick, of every joint's fastest way to rest; the last one is at rest.
+
+    Each joint moves with three phases of jerk −J, 0, +J (times the sign of its motion). Sampling such
+    a path keeps every finite difference within the limits on velocity, acceleration and jerk.
+    """
+    jerk, most = limits.jerk_rad_s3, limits.acceleration_rad_s2
+    coasting = velocity + acceleration * np.abs(acceleration) / (2 * jerk)  # velocity once acceleration is gone
+    side = np.where(coasting != 0, np.sign(coasting), -np.sign(acceleration))
+    v, a = side * velocity, side * acceleration
+    peak = np.minimum(np.sqrt(np.maximum(jerk * v + a * a / 2, 0.0)), most)
+    first = np.maximum(a + peak, 0.0) / jerk
+    middle = np.maximum(v + a * a / (2 * jerk) - peak * peak / jerk, 0.0) / np.maximum(peak, 1e-12)
+    last = peak / jerk
+    ticks = int(np.ceil((first + middle + last).max() / limits.period_s - 1e-9))
+    time = limits.period_s * np.arange(1, ticks + 1)[:, None]
+    q = np.zeros((ticks, len(position)))
+    for duration, rate in ((first, -jerk), (middle, 0.0), (last, jerk)):
+        t = np.clip(time, 0.0, duration)
+        q += t * (v + t * (a / 2 + t * rate / 6))
+        v = v + duration * (a + duration * rate / 2)
+        a = a + duration * rate
+        time = time - duration
+    return position + side * q
+
+
+def approach(
+    limits: Limits,
+    state: tuple[np.ndarray, np.ndarray, np.ndarray],
+    target: np.ndarray,
+    target_velocity: np.ndarray,
+    share: float,
+) -> np.ndarray:
+    """Return the next position on the way from `state` (position, velocity, acceleration) to a moving target.
+
+    Joints close in at most at `share` of their velocity limit, slowly enough to come to rest at the target.
+    """
+    position, velocity, acceleration = state
+    period, top = limits.period_s, limits.velocity_rad_s
+    brisk, jerk = 0.8 * limits.acceleration_rad_s2, 0.8 * limits.jerk_rad_s3
+    error = target - position - target_velocity * period  # beyond what moving along with the target covers
+    corner = brisk / (2 * jerk)
+    closing = brisk * (np.sqrt(corner**2 + 2 * np.abs(error) / brisk) - corner)  # error = v²/2A + vA/2J
+    closing = np.minimum(np.minimum(closing, np.abs(error) / (4 * period)), share * top)
+    wanted = np.clip(target_velocity + np.sign(error) * closing, -0.98 * top, 0.98 * top)
+    wanted = wanted * _tool_share(limits, position, wanted)
+    missing = wanted - velocity - acceleration * np.abs(acceleration) / (2 * jerk)
+    push = np.minimum(np.minimum(np.sqrt(2 * jerk * np.abs(missing)), brisk), np.abs(missing) / period)
+    change = np.clip(np.sign(missing) * push - acceleration, -jerk * period, jerk * period)
+    return position + (velocity + (acceleration + change) * period) * period
+
+
+def _tool_share(limits: Limits, position: np.ndarray, velocity: np.ndarray) -> float:
+    """Return the factor that keeps the tool below its speed limit."""
+    before, after = limits.kinematics.tool(np.stack([position, position + velocity * limits.period_s]))
+    speed = float(np.linalg.norm(after - before)) / limits.period_s
+    return min(1.0, 0.9 * limits.options.tool_m_s / speed) if speed > 0 else 1.0

@@ -1,0 +1,96 @@
+"""An independent checker of what reaches an arm, and a panda at home."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from robolearn.contracts import RobotState
+from robolearn.hardware.limits import limits_of
+from robolearn.robots.panda import PANDA
+
+MS = 1_000_000
+
+
+@dataclass
+class Checker:
+    """Looks only at the numbers that were sent, one per tick, and at the arm's published constants."""
+
+    period_s: float
+    velocity: np.ndarray
+    acceleration: np.ndarray
+    jerk: np.ndarray
+    tool_m_s: float = 0.25
+    box: tuple = ((-0.9, -0.9, -0.1), (0.9, 0.9, 1.3))
+    sent: list = field(default_factory=list)
+
+    def start(self, measured):
+        """A new sequence begins at rest where the arm is."""
+        self.sent = [np.array(measured)] * 4
+
+    def see(self, positions):
+        self.sent.append(np.array(positions))
+
+    def violations(self):
+        q = np.array(self.sent)
+        found = []
+        if not np.isfinite(q).all():
+            found.append("finite")
+        if (q < np.array(PANDA.low_rad)).any() or (q > np.array(PANDA.high_rad)).any():
+            found.append("position")
+        rate = q
+        for name, bound in (("velocity", self.velocity), ("acceleration", self.acceleration), ("jerk", self.jerk)):
+            rate = np.diff(rate, axis=0) / self.period_s
+            if (np.abs(rate) > bound * (1 + 1e-4) + 1e-6).any():
+                found.append(name)
+        tool = np.array([modified_dh_tool(row) for row in q[3:]])
+        if (np.linalg.norm(np.diff(tool, axis=0), axis=1) / self.period_s > self.tool_m_s * (1 + 1e-4)).any():
+            found.append("tool speed")
+        if (tool[1:] < self.box[0]).any() or (tool[1:] > self.box[1]).any():
+            found.append("workspace")
+        return found
+
+
+def modified_dh_tool(q):
+    """The Panda's tool by its published Denavit-Hartenberg table (Craig's convention), one 4 x 4 matrix per joint."""
+    half = np.pi / 2
+    table = [
+        (0, 0.333, 0), (0, 0, -half), (0, 0.316, half), (0.0825, 0, half), (-0.0825, 0.384, -half), (0, 0, half),
+        (0.088, 0, half),
+    ]  # fmt: skip
+    pose = np.eye(4)
+    for (a, d, alpha), theta in zip(table, q, strict=True):
+        ct, st, ca, sa = np.cos(theta), np.sin(theta), np.cos(alpha), np.sin(alpha)
+        pose = pose @ np.array(
+            [[ct, -st, 0, a], [st * ca, ct * ca, -sa, -d * sa], [st * sa, ct * sa, ca, d * ca], [0, 0, 0, 1]]
+        )
+    return (pose @ np.array([0, 0, 0.1065 + 0.097, 1.0]))[:3]
+
+
+@pytest.fixture
+def limits():
+    return limits_of(PANDA, rate_hz=250.0)
+
+
+@pytest.fixture
+def checker():
+    def make(period_s=0.004, **options):
+        bounds = (0.9 * np.array(PANDA.velocity_rad_s), 0.7 * np.array(PANDA.acceleration_rad_s2))
+        return Checker(period_s, *bounds, 0.7 * np.array(PANDA.jerk_rad_s3), **options)
+
+    return make
+
+
+@pytest.fixture
+def at():
+    """Return `at(positions, stamp_ns)`, a reading of a Panda."""
+
+    def reading(position, stamp_ns, names=PANDA.joints):
+        return RobotState(stamp_ns, tuple(names), np.array(position, float), np.zeros(len(position)))
+
+    return reading
+
+
+@pytest.fixture
+def home():
+    return np.array(PANDA.home_rad)
