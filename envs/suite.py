@@ -13,6 +13,7 @@ __all__ = ["TASKS", "TaskConfig"]
 # name → "module:function(arm) -> Task"
 TASKS = {
     "pick_place": "robolearn.envs.tasks.pick_place:pick_place",
+    "pick_place_language": "robolearn.envs.tasks.pick_place_language:pick_place_language",
 }
 
 
