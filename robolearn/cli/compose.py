@@ -34,7 +34,8 @@ def compose_config(root: str, arguments: Arguments) -> dict[str, Any]:
         overrides = OverridesParser.create().parse_overrides(list(arguments.overrides))
         lines = [line for override in overrides for line in session.lines(override)]
         config = compose(root, [*session.search, *lines])
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        _complete(root, OmegaConf.missing_keys(config))
+        plain = OmegaConf.to_container(config, resolve=True)
     if not isinstance(plain, dict):
         raise ConfigError(f"configs/{root}.yaml is not a mapping.", found=type(plain).__name__)
     return {str(key): value for key, value in plain.items()}
@@ -107,6 +108,12 @@ def _one_error() -> Generator[None]:
         what, *rest = str(cause).strip().splitlines()
         details = "; ".join(line.strip() for line in rest if line.strip())
         raise ConfigError(f"This configuration cannot be composed: {what}", found=details or None) from error
+
+
+def _complete(root: str, missing: set[str]) -> None:
+    if missing:
+        names = ", ".join(sorted(missing))
+        raise ConfigError(f"{root} needs {names}.", do=" ".join(f"{name}=…" for name in sorted(missing)))
 
 
 def _registered(group: str, name: str) -> bool:

@@ -1,0 +1,181 @@
+"""The command line: its surface, its composition, its one clean error."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from robolearn import cli
+from robolearn.cli import main
+from robolearn.cli.arguments import Arguments, parse_arguments
+from robolearn.cli.compose import choices, compose_config, jobs
+from robolearn.cli.job import Job, out_folder
+from robolearn.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_surface_is_pinned():
+    assert list(cli.VERBS) == ["demo", "train", "eval", "reproduce", "data", "bench", "doctor", "list", "push", "pull"]
+
+
+def test_every_verb_exists_and_explains_itself(capsys):
+    for verb in cli.VERBS:
+        with pytest.raises(SystemExit) if verb not in ("bench", "data") else _nothing():
+            main([verb, "--help"])
+        assert f"usage: robolearn {verb}" in capsys.readouterr().out
+
+
+class _nothing:  # a context manager that lets everything pass
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        return False
+
+
+def test_help_lists_every_verb(capsys):
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {verb} " in text for verb in cli.VERBS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], "did you mean 'train'?"),
+        (["eval", "ckpt=x", "eval.exeute=3"], "did you mean 'execute'?"),
+        (["eval", "ckpt=x", "env=pushd"], "did you mean 'pusht'?"),
+        (["eval", "ckpt=x", "evl.execute=3"], "did you mean 'eval'?"),
+        (["eval"], "eval needs ckpt"),
+        (["eval", "ckpt=x", "eval.execute=three"], "config.eval.execute has the wrong type"),
+        (["eval", "ckpt=x", "episodes=0"], "eval.episodes is too small"),
+        (["eval", "ckpt=x", "nonsense"], "'nonsense' is not an override"),
+        (["eval", "ckpt=x", "a b=3"], "is not an override"),
+        (["eval", "ckpt=x", "eval.execute=[1"], "cannot be composed"),
+        (["eval", "ckpt=x", "--multirn"], "did you mean '--multirun'?"),
+        (["eval", "ckpt=x", "seed=1,2"], "cannot be composed"),
+        (["eval", "ckpt=x", "--config-dir", "/does/not/exist"], "--config-dir is not a folder"),
+        (["list", "polcy"], "did you mean 'policy'?"),
+        (["bench", "startupp"], "did you mean 'startup'?"),
+        (["pull", "x"], "to= is missing"),
+        (["push"], "A name is missing"),
+    ],
+)
+def test_one_clean_error(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert captured.err.startswith("robolearn: error: ")
+    assert "Traceback" not in captured.err
+
+
+def test_interrupt_is_clean(monkeypatch, capsys):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("robolearn.cli.listing.main", interrupted)
+    assert main(["list"]) == 130
+    assert capsys.readouterr().err == "robolearn: interrupted\n"
+
+
+def test_overrides_as_hydra_users_know_them(tmp_path):
+    given = Arguments(overrides=("ckpt=a/b", "env=pusht", "eval.execute=4", "+env.images=true", "~device", "out=x"))
+    config = compose_config("eval", given)
+    assert config["ckpt"] == "a/b"
+    assert config["env"] == {"name": "pusht", "max_steps": 300, "images": True}
+    assert config["eval"]["execute"] == 4
+    assert "device" not in config
+
+
+def test_unknown_keys_reach_the_typed_parser():
+    assert compose_config("eval", Arguments(overrides=("ckpt=x", "eval.exeute=3")))["eval"]["exeute"] == 3
+
+
+def test_registered_names_without_a_config_file_are_choices(monkeypatch):
+    from robolearn import registry
+
+    monkeypatch.setitem(registry._TABLE["env"], "mine", "nowhere:Nothing")
+    monkeypatch.setitem(registry._TABLE["env"], "suite/*", "nowhere:Nothing")
+    assert compose_config("eval", Arguments(overrides=("ckpt=x", "env=mine")))["env"] == {"name": "mine"}
+    given = Arguments(overrides=("ckpt=x", "env=suite/Lift", "env.cameras=[front]"))
+    assert compose_config("eval", given)["env"] == {"name": "suite/Lift", "cameras": ["front"]}
+
+
+def test_a_folder_of_the_user_adds_choices(tmp_path):
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env" / "far.yaml").write_text("name: pick_place\nmax_steps: 400\n")
+    given = Arguments(overrides=("ckpt=x", "env=far"), config_dir=str(tmp_path))
+    assert compose_config("eval", given)["env"] == {"name": "pick_place", "max_steps": 400}
+    assert "far" in choices("env", str(tmp_path))
+    assert "far" not in choices("env")
+
+
+def test_a_sweep_is_the_product_of_its_lists():
+    swept = list(jobs(Arguments(overrides=("ckpt=x", "eval.seed=1,2", "eval.execute=choice(4,8)"), multirun=True)))
+    assert [job.overrides for job in swept] == [
+        ("ckpt=x", f"eval.seed={seed}", f"eval.execute={execute}") for seed in (1, 2) for execute in (4, 8)
+    ]
+    assert list(jobs(Arguments(overrides=("a=1",)))) == [Arguments(overrides=("a=1",))]
+    assert [job.value("seed") for job in jobs(Arguments(overrides=("seed=range(3)",), multirun=True))] == [
+        "0",
+        "1",
+        "2",
+    ]
+
+
+def test_arguments_split():
+    given = parse_arguments(["name", "a.b=1", "-m", "--config-dir=here", "+c=[1,2]"], "usage", names=1)
+    assert given == Arguments(("name",), ("a.b=1", "+c=[1,2]"), True, "here")
+    assert given.value("a.b") == "1"
+    assert given.value("absent", "else") == "else"
+
+
+def test_output_folders_are_never_overwritten(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert out_folder("eval", None).parent == Path("outputs/eval")
+    folder = out_folder("eval", "mine")
+    (folder / "result.json").write_text("{}")
+    with pytest.raises(ConfigError, match="nothing is overwritten"):
+        out_folder("eval", "mine")
+    assert out_folder("train", "mine", resumes=True) == folder
+    with pytest.raises(ConfigError, match="is a file"):
+        out_folder("eval", "mine/result.json")
+
+
+def test_a_job_leaves_its_result(tmp_path):
+    job = Job("eval", tmp_path, {"a": 1})
+    with job.stage("first"):
+        pass
+    with job.stage("first"):
+        pass
+    job.finish({"success_rate": 0.5})
+    content = json.loads((tmp_path / "result.json").read_text())
+    assert content["success_rate"] == 0.5
+    assert set(content["wall_s"]) == {"first", "total"}
+    assert len(content["config_hash"]) == 12
+    assert content["config"] == {"a": 1}
+    assert "torch" in content["versions"]
+    assert {"git_revision", "machine", "verb"} <= set(content)
+
+
+def test_every_config_file_composes_its_group():
+    for group in ("env", "policy", "data", "eval", "train"):
+        for name in choices(group):
+            assert (ROOT / "configs" / group / f"{name}.yaml").is_file()
+
+
+def test_doctor_says_what_is_here(tmp_path, capsys):
+    assert main(["doctor", f"out={tmp_path / 'doctor'}"]) == 0
+    assert "OpenGL" in capsys.readouterr().out
+    checks = json.loads((tmp_path / "doctor" / "result.json").read_text())["checks"]
+    assert {"python", "GPU", "torch", "data folder"} <= {check["thing"] for check in checks}
+
+
+def test_list_names_what_is_registered(capsys):
+    assert main(["list"]) == 0
+    assert main(["list", "policies"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("regression") == 2
+    assert "pick_place" in text
