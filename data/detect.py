@@ -1,0 +1,43 @@
+"""Which kind of dataset lies at a path."""
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from robolearn.contracts import EpisodeSource
+from robolearn.data.files import read_json
+from robolearn.errors import DataError
+from robolearn.registry import resolve
+
+__all__ = ["detect", "open_auto"]
+
+
+def open_auto(path: Path, options: Mapping[str, Any]) -> EpisodeSource:
+    """Open `path` as the kind it looks like."""
+    return resolve("data", detect(Path(path)))(Path(path), options)
+
+
+def detect(path: Path) -> str:
+    """Return the registered name of the storage at `path`; raises `DataError` when none fits."""
+    if not path.exists():
+        raise DataError(f"{path} does not exist.", do="check the dataset's path")
+    kind = _folder(path) if path.is_dir() else _file(path)
+    if kind is None:
+        raise DataError(f"{path} is no dataset of a known kind.", do="name the kind: data.kind=lerobot, zarr, …")
+    return kind
+
+
+def _folder(path: Path) -> str | None:
+    if (path / "meta" / "info.json").exists():
+        version = str(read_json(path / "meta" / "info.json").get("codebase_version", ""))
+        return "lerobot_v2" if version.startswith("v2") else "lerobot"
+    if (path / ".zgroup").exists():
+        return "zarr"
+    return None
+
+
+def _file(path: Path) -> str | None:
+    if path.suffix == ".zip" and zipfile.is_zipfile(path):
+        return "zarr"
+    return None

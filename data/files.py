@@ -1,0 +1,83 @@
+"""Small safe file operations: bounded strict JSON, atomic durable writes, paths that stay inside a root."""
+
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from robolearn.errors import DataError
+
+__all__ = ["inside", "read_json", "sync_folder", "write_atomic", "write_json"]
+
+_JSON_LIMIT_BYTES = 256 * 2**20
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object stored in `path`; anything else is a `DataError` that names the file."""
+    try:
+        size = path.stat().st_size
+        if size > _JSON_LIMIT_BYTES:
+            raise DataError(f"{path} is too large for metadata.", found=f"{size} bytes", expected="≤ 256 MB")
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path} does not exist.", do="check the dataset's path, or name its kind (kind=lerobot, zarr, …)"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path} is not valid JSON.", found=str(error)[:200], do="restore the file, or run `robolearn data repair`"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read.", found=error.strerror) from error
+    if not isinstance(data, dict):
+        raise DataError(f"{path} holds no JSON object.", found=type(data).__name__, expected="an object")
+    return data
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write `data` as JSON, atomically and durably."""
+    write_atomic(path, json.dumps(data, indent=2, allow_nan=False).encode() + b"\n")
+
+
+def write_atomic(path: Path, content: bytes | memoryview) -> None:
+    """Replace `path` by `content`: temporary name, fsync, rename, fsync of the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals inside `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def inside(root: Path, relative: str, what: str) -> Path:
+    """Return `root / relative` when it stays inside `root`, links resolved; else raise `DataError`."""
+    path = root / relative
+    if "\0" in relative or not path.resolve().is_relative_to(root.resolve()):
+        raise DataError(f"{what} leaves the dataset's folder.", found=relative, expected=f"a path inside {root}")
+    return path
+
+
+def positive(value: Any, what: str) -> float:
+    """Return `value` as a finite number above zero; else raise `DataError`."""
+    number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not (0 < number < 1e5):
+        raise DataError(f"{what} is not a usable rate.", found=value, expected="0 < rate < 100000 Hz")
+    return number

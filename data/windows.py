@@ -1,0 +1,160 @@
+"""Training windows over episodes held in memory: whole batches are gathered at memory speed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from robolearn.contracts import Batch, EpisodeSource
+from robolearn.errors import DataError
+from robolearn.spec import Spec
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Windows", "build_windows"]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A `WindowSource` over flat arrays [frames,…]; one window per recorded step.
+
+    The history of a step ends at it, `spec.history` frames long; the chunk starts at it,
+    `spec.chunk` actions long. The episode's first frame and last action are repeated at the edges.
+    """
+
+    spec: Spec
+    arrays: Mapping[str, np.ndarray]  # observations and "action", episodes one after the other
+    starts: np.ndarray  # first frame of each episode, int64 [episodes]
+    stops: np.ndarray
+    episodes: np.ndarray  # the source's number of each episode
+    task_of_frame: np.ndarray | None = None  # int32 [frames] into `tasks`
+    tasks: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return int(self.stops[-1])
+
+    def slot_of(self, index: np.ndarray) -> np.ndarray:
+        """Return the position in `episodes` of the episode that holds each window."""
+        return np.searchsorted(self.stops, index, side="right")
+
+    def episode_of(self, index: np.ndarray) -> np.ndarray:
+        """Return the source's episode number of each window."""
+        return self.episodes[self.slot_of(np.asarray(index))]
+
+    def frame_of(self, index: np.ndarray) -> np.ndarray:
+        """Return the frame within its episode of each window."""
+        return np.asarray(index) - self.starts[self.slot_of(np.asarray(index))]
+
+    def gather(self, index: np.ndarray) -> Batch:
+        """Return the windows `index` [B] as torch tensors over raw units."""
+        index = np.asarray(index, np.int64)
+        if len(index) and (index.min() < 0 or index.max() >= len(self)):
+            raise DataError(
+                "A window number is out of range.", found=f"{index.min()} … {index.max()}", expected=len(self)
+            )
+        slot = self.slot_of(index)
+        first, last = self.starts[slot][:, None], self.stops[slot][:, None] - 1
+        past = np.maximum(index[:, None] + np.arange(1 - self.spec.history, 1), first)
+        ahead = index[:, None] + np.arange(self.spec.chunk)
+        batch: Batch = {key: _take(self.arrays[key], past) for key in self.arrays if key != "action"}
+        batch["action"] = _take(self.arrays["action"], np.minimum(ahead, last))
+        batch["action_is_pad"] = _tensor(ahead > last)
+        if self.task_of_frame is not None:
+            batch["task"] = [self.tasks[i] for i in self.task_of_frame[index]]
+        return batch
+
+
+def build_windows(
+    source: EpisodeSource,
+    history: int = 1,
+    chunk: int = 1,
+    keys: Sequence[str] | None = None,
+    episodes: Sequence[int] | None = None,
+) -> Windows:
+    """Load `episodes` (all when None) of `source` into memory and return their windows.
+
+    `keys` are the observations to load (all of the spec when None). Raises `DataError` naming the
+    episode and frame of a value that is not finite.
+    """
+    wanted = tuple(source.spec.observations) if keys is None else tuple(key for key in keys if key != "action")
+    spec = replace(source.spec.select(wanted), history=history, chunk=chunk)
+    _check_sizes(history, chunk)
+    numbers = np.arange(len(source.lengths)) if episodes is None else np.asarray(episodes, np.int64)
+    if not len(numbers):
+        raise DataError("There are no episodes to make windows of.", do="check the dataset and the episode filter")
+    lengths = np.asarray(source.lengths)[numbers]
+    stops = np.cumsum(lengths)
+    text = any(spec.observations[key].kind == "text" for key in wanted)
+    loaded = [key for key in wanted if spec.observations[key].kind != "text"] + ["action"]
+    arrays = _load(source, loaded, numbers, stops, whole=episodes is None)
+    windows = Windows(spec, arrays, stops - lengths, stops, numbers)
+    for key, values in arrays.items():
+        _require_finite(windows, key, values)
+    return replace(windows, **_tasks(source, numbers)) if text else windows
+
+
+def _check_sizes(history: int, chunk: int) -> None:
+    if history < 1 or chunk < 1:
+        raise DataError("History and chunk are at least one frame.", found=f"history {history}, chunk {chunk}")
+
+
+def _load(
+    source: EpisodeSource, keys: Sequence[str], numbers: np.ndarray, stops: np.ndarray, whole: bool
+) -> dict[str, np.ndarray]:
+    signals = [k for k in keys if k == "action" or source.spec.observations[k].kind not in ("image", "depth")]
+    read_all = getattr(source, "read_all", None)
+    arrays: dict[str, np.ndarray] = dict(read_all(signals)) if whole and read_all is not None else {}
+    rest = [key for key in keys if key not in arrays]
+    for slot, episode in enumerate(numbers if rest else ()):
+        frames = source.read(int(episode), rest)
+        length = int(stops[slot]) - (int(stops[slot - 1]) if slot else 0)
+        for key, values in frames.items():
+            if len(values) != length:
+                raise DataError(f"Episode {episode}: '{key}' has a wrong length.", found=len(values), expected=length)
+            if key not in arrays:
+                arrays[key] = np.empty((int(stops[-1]), *values.shape[1:]), values.dtype)
+            arrays[key][stops[slot] - length : stops[slot]] = values
+    return {key: _as_vector(arrays[key]) for key in keys}
+
+
+def _as_vector(values: np.ndarray) -> np.ndarray:
+    if values.dtype == np.float64:
+        values = values.astype(np.float32)
+    return np.ascontiguousarray(values[:, None] if values.ndim == 1 else values)
+
+
+def _require_finite(windows: Windows, key: str, values: np.ndarray) -> None:
+    if values.dtype.kind != "f":
+        return
+    for begin in range(0, len(values), 1 << 20):
+        block = values[begin : begin + (1 << 20)]
+        bad = ~np.isfinite(block).reshape(len(block), -1).all(1)
+        if bad.any():
+            frame = np.array([begin + int(bad.argmax())])
+            raise DataError(
+                f"'{key}' is not finite in episode {windows.episode_of(frame)[0]}, frame {windows.frame_of(frame)[0]}.",
+                found=values[frame[0]],
+                do="remove the episode (`robolearn data edit`) or repair the recording",
+            )
+
+
+def _tasks(source: EpisodeSource, numbers: np.ndarray) -> dict[str, Any]:
+    known: dict[str, int] = {}
+    parts = []
+    for episode in numbers:
+        texts, inverse = np.unique(source.read(int(episode), ["task"])["task"], return_inverse=True)
+        codes = np.array([known.setdefault(str(text), len(known)) for text in texts], np.int32)
+        parts.append(codes[inverse])
+    return {"task_of_frame": np.concatenate(parts), "tasks": tuple(known)}
+
+
+def _take(array: np.ndarray, index: np.ndarray) -> "torch.Tensor":
+    return _tensor(np.take(array, index.ravel(), axis=0).reshape(*index.shape, *array.shape[1:]))
+
+
+def _tensor(array: np.ndarray) -> "torch.Tensor":
+    import torch
+
+    return torch.from_numpy(array)
