@@ -42,6 +42,25 @@ class ChunkPlan:
         index = np.clip(self.index(now_s), 0, self._actions.shape[1] - 1)
         return self._actions[np.arange(len(index)), index]
 
+    def sample(self, now_s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the smooth path through the chunks at `now_s` [E]: position [E,A], rate [E,A] and time left [E].
+
+        Between its actions a chunk is a cubic whose slopes are central differences; it has no time
+        left past its last action and before its first one, where it stands still.
+        """
+        rows, size = np.arange(len(now_s)), self._actions.shape[1]
+        place = np.nan_to_num((now_s - self._start_s) / self.period_s, nan=-1.0)
+        index = np.clip(np.floor(place), 0, max(size - 2, 0)).astype(np.int64)
+        u = np.clip(place - index, 0.0, 1.0)[:, None]
+        around = [self._actions[rows, np.clip(index + offset, 0, size - 1)] for offset in (-1, 0, 1, 2)]
+        start, end = (around[2] - around[0]) / 2, (around[3] - around[1]) / 2
+        step = around[2] - around[1]
+        position = around[1] + u * (start + u * (3 * step - 2 * start - end + u * (start + end - 2 * step)))
+        rate = start + u * (2 * (3 * step - 2 * start - end) + 3 * u * (start + end - 2 * step))
+        inside = (place >= 0) & (place <= size - 1)
+        left = np.where(inside, (size - 1 - place) * self.period_s, 0.0)
+        return position, np.where(inside[:, None], rate / self.period_s, 0.0), left
+
     def remaining(self, rows: np.ndarray, now_s: np.ndarray) -> np.ndarray:
         """Return the not yet executed rest of each chunk [n,K,A], its last action repeated."""
         size = self._actions.shape[1]
