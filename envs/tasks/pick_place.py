@@ -3,14 +3,13 @@
 import mujoco
 import numpy as np
 
-from robolearn.envs.scene import TABLE_M, add_arm, add_box, allow_contact, gripper_geoms, tabletop
-from robolearn.envs.task import Mount, Phase, Row, Task, View, fold_angle
+from robolearn.envs.scene import TABLE_M, add_arm, allow_contact, gripper_geoms, tabletop
+from robolearn.envs.task import Mount, Phase, Row, Task, View
+from robolearn.envs.tasks.common import CUBE_M, above, add_bin, add_cube, inside, over, stay, straight
 from robolearn.robots import Arm
 
-__all__ = ["add_bin", "add_cube", "pick_place"]
+__all__ = ["pick_place"]
 
-CUBE_M, BIN_M, WALL_M = 0.02, 0.06, 0.025  # half sizes of the cube, of the bin's floor, of its wall height
-CUBE_KG = 0.05
 CUBE_X_M, CUBE_Y_M = (-0.1, 0.1), (-0.27, 0.03)
 BIN_X_M, BIN_Y_M = (-0.05, 0.05), (0.17, 0.37)
 NAMES = (
@@ -35,31 +34,6 @@ def pick_place(arm: Arm) -> Task:
         instructions=lambda view: np.full(len(view.qpos), "put the cube in the bin"),
         hold_steps=10,
     )
-
-
-def add_cube(spec: mujoco.MjSpec, name: str, rgba: tuple[float, ...]) -> str:
-    """Add a free cube body; returns the name of its geometry."""
-    body = spec.worldbody.add_body(name=name, pos=[0, 0, TABLE_M + CUBE_M])
-    body.add_freejoint()
-    add_box(body, f"{name}_geom", (0, 0, 0), (CUBE_M,) * 3, rgba, mass_kg=CUBE_KG)
-    return f"{name}_geom"
-
-
-def add_bin(spec: mujoco.MjSpec, name: str, rgba: tuple[float, ...]) -> list[str]:
-    """Add an open bin that resets may move; returns its geometries: floor, then four walls."""
-    body = spec.worldbody.add_body(name=name, mocap=True, pos=[0, 0.3, TABLE_M])
-    thick = 0.004
-    outer = BIN_M + 2 * thick
-    parts = {
-        "floor": ((0, 0, 0.002), (outer, outer, 0.002)),
-        "far": ((BIN_M + thick, 0, WALL_M), (thick, outer, WALL_M)),
-        "near": ((-BIN_M - thick, 0, WALL_M), (thick, outer, WALL_M)),
-        "left": ((0, BIN_M + thick, WALL_M), (BIN_M, thick, WALL_M)),
-        "right": ((0, -BIN_M - thick, WALL_M), (BIN_M, thick, WALL_M)),
-    }
-    for part, (position, half) in parts.items():
-        add_box(body, f"{name}_{part}", position, half, rgba)
-    return [f"{name}_{part}" for part in parts]
 
 
 def _scene(arm: Arm, visual: bool) -> mujoco.MjSpec:
@@ -92,12 +66,6 @@ def _observe(view: View) -> np.ndarray:
     return np.concatenate(parts, 1)
 
 
-def inside(view: View, cube: str, bin_: str) -> np.ndarray:
-    """Return whether a cube lies inside a bin [E]."""
-    away = view.position(cube) - view.position(bin_)
-    return (np.abs(away[:, :2]).max(1) < BIN_M) & (away[:, 2] < 2 * WALL_M)
-
-
 def _success(view: View) -> np.ndarray:
     slow = np.linalg.norm(view.velocity("cube"), axis=1) < 0.02
     return inside(view, "cube", "bin") & slow & (view.width_m[:, 0] > 0.07)
@@ -111,40 +79,6 @@ def _reward(view: View) -> np.ndarray:
     carry = 1 - np.tanh(5 * np.linalg.norm(cube[:, :2] - bin_[:, :2], axis=1))
     there = inside(view, "cube", "bin")
     return np.where(there, 0.9, 0.3 * reach + 0.3 * lift + 0.3 * carry * (lift > 0.3))
-
-
-def above(body: str, height_m: float):
-    """Return a goal over a four-fold symmetric body, fingers along its faces."""
-
-    def goal(view: View, last: np.ndarray) -> np.ndarray:
-        yaw = view.yaw_rad[:, 0]
-        turn = fold_angle(view.yaw(body) - yaw, np.pi / 2)
-        return np.column_stack([view.position(body) + np.array([0, 0, height_m]), yaw + turn])
-
-    return goal
-
-
-def straight(height_m: float):
-    """Return a goal straight up or down from the last one, at an absolute height."""
-
-    def goal(view: View, last: np.ndarray) -> np.ndarray:
-        return np.column_stack([last[:, 0, :2], np.full(len(last), height_m), last[:, 0, 3]])
-
-    return goal
-
-
-def over(body: str, height_m: float):
-    """Return a goal over a body at an absolute height, yaw as it was."""
-
-    def goal(view: View, last: np.ndarray) -> np.ndarray:
-        return np.column_stack([view.position(body)[:, :2], np.full(len(last), height_m), last[:, 0, 3]])
-
-    return goal
-
-
-def stay(view: View, last: np.ndarray) -> np.ndarray:
-    """The last goal again."""
-    return last
 
 
 def _script() -> tuple[Phase, ...]:

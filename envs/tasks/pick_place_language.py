@@ -5,7 +5,7 @@ import numpy as np
 
 from robolearn.envs.scene import TABLE_M, add_arm, allow_contact, gripper_geoms, tabletop
 from robolearn.envs.task import Mount, Phase, Row, Task, View, fold_angle
-from robolearn.envs.tasks.pick_place import CUBE_M, add_bin, add_cube, inside, stay, straight
+from robolearn.envs.tasks.common import CUBE_M, add_bin, add_cube, apart, inside, stay, straight
 from robolearn.robots import Arm
 
 __all__ = ["CHANCE", "pick_place_language"]
@@ -68,11 +68,7 @@ def _scene(arm: Arm, visual: bool) -> mujoco.MjSpec:
 
 def _reset(row: Row) -> None:
     draw = row.random.uniform
-    places: list[np.ndarray] = []
-    while len(places) < len(CUBES):
-        place = np.array([draw(-0.12, 0.12), draw(-0.14, 0.14)])
-        if all(np.linalg.norm(place - other) > _APART_M for other in places):
-            places.append(place)
+    places = apart(row.random, len(CUBES), (-0.12, -0.14), (0.12, 0.14), _APART_M)
     for cube, place in zip(CUBES, places, strict=True):
         row.place(cube, (*place, TABLE_M + CUBE_M), draw(0, 2 * np.pi))
     for bin_, y in zip(BINS, SIDES.values(), strict=True):
