@@ -1,0 +1,132 @@
+"""Whole frames and batches of frames in one compiled call."""
+
+import numpy as np
+from numba import njit
+
+from robolearn.envs.raster.shading import shade_image, shade_layer
+from robolearn.envs.raster.visibility import View, draw_parts
+
+__all__ = ["render_frames"]
+
+_FAST = {"nogil": True, "cache": True}
+_OPAQUE = 0.995  # MuJoCo's limit between opaque and transparent
+
+
+@njit(**_FAST)
+def _changed(key, parts, scene, view, xpos, xmat, rgba, lights):
+    """Compare everything the static picture depends on with `key`, and remember it there."""
+    at, changed = 0, False
+    for source in (view.pos, view.mat, lights.reshape(-1)):
+        for value in source:
+            changed = changed or key[at] != value
+            key[at] = value
+            at += 1
+    for part in parts:
+        geom = scene.part_geom[part]
+        for source in (xpos[geom], xmat[geom], rgba[geom]):
+            for value in source:
+                changed = changed or key[at] != value
+                key[at] = value
+                at += 1
+    return changed
+
+
+@njit(**_FAST)
+def _opaque(parts, scene, rgba):
+    keep = np.empty(parts.shape[0], np.bool_)
+    for i in range(parts.shape[0]):
+        keep[i] = rgba[scene.part_geom[parts[i]], 3] >= _OPAQUE
+    return parts[keep]
+
+
+@njit(**_FAST)
+def _shadow_map(scene, parts, xpos, xmat, shadow_view, work):
+    work.shadow[:] = 0
+    draw_parts(scene, parts, xpos, xmat, shadow_view, work, work.shadow_ids, work.shadow)
+
+
+@njit(**_FAST)
+def _blend_layers(scene, samples, view, xpos, xmat, rgba, lights, ambient, shadow_view, work, out):
+    """Transparent geoms over the picture: front to back, then back to front, as MuJoCo does."""
+    count = scene.part_geom.shape[0]
+    part_of, distance = np.empty(count, np.int32), np.empty(count)
+    n = 0
+    for part in range(count):
+        geom = scene.part_geom[part]
+        if 0.0 < rgba[geom, 3] < _OPAQUE:
+            away = np.sqrt(np.sum((xpos[geom] - view.pos) ** 2)) - scene.part_radius[part]
+            part_of[n], distance[n] = part, 1e10 if scene.part_plane[part] > 0 else away
+            n += 1
+    if n == 0:
+        return
+    order = np.argsort(distance[:n])
+    for step in range(2 * n):
+        part = part_of[order[step if step < n else 2 * n - 1 - step]]
+        work.layer_ids[:] = 0
+        work.layer_inv_z[:] = work.inv_z
+        one = np.full(1, part, np.int32)
+        draw_parts(scene, one, xpos, xmat, view, work, work.layer_ids, work.layer_inv_z)
+        alpha = rgba[scene.part_geom[part], 3]
+        shade_layer(scene, samples, alpha, view, xpos, xmat, rgba, lights, ambient, shadow_view, work, out)
+
+
+@njit(**_FAST)
+def _frame(scene, static, moving, samples, view, xpos, xmat, rgba, lights, ambient, shadow_view, work, out):
+    """Draw one picture into out [H,W,3]; what never moves is taken from the cache while nothing of it changed."""
+    shadows = shadow_view.width > 1
+    work.stamp[0] += 1
+    solid_static, solid_moving = _opaque(static, scene, rgba), _opaque(moving, scene, rgba)
+    if shadows:
+        _shadow_map(scene, solid_static, xpos, xmat, shadow_view, work)
+        draw_parts(scene, solid_moving, xpos, xmat, shadow_view, work, work.shadow_ids, work.shadow)
+    if _changed(work.static_key, static, scene, view, xpos, xmat, rgba, lights) or shadows:
+        work.static_ids[:] = 0
+        work.static_inv_z[:] = 0
+        draw_parts(scene, solid_static, xpos, xmat, view, work, work.static_ids, work.static_inv_z)
+        work.static_state[0] = 1
+    elif work.static_state[0] == 1:
+        work.ids[:] = work.static_ids
+        args = (view, xpos, xmat, rgba, lights, ambient, shadow_view, work)
+        shade_image(scene, samples, *args, False, work.static_rgb)
+        work.static_state[0] = 2
+    work.ids[:] = work.static_ids
+    work.inv_z[:] = work.static_inv_z
+    draw_parts(scene, solid_moving, xpos, xmat, view, work, work.ids, work.inv_z)
+    if out.shape[0] > 0:
+        cached = work.static_state[0] == 2
+        shade_image(scene, samples, view, xpos, xmat, rgba, lights, ambient, shadow_view, work, cached, out)
+        _blend_layers(scene, samples, view, xpos, xmat, rgba, lights, ambient, shadow_view, work, out)
+
+
+@njit(**_FAST)
+def render_frames(
+    scene, static, moving, samples, lens, cam_pos, cam_mat, xpos, xmat, rgba, lights, ambient, shadow_view, work,
+    rgb, depth, segmentation,
+):  # fmt: skip
+    """Render n frames: cameras [n,3] [n,9], geom poses [n,G,3] [n,G,9], colours [n or 1,G,4].
+
+    Outputs rgb [n,H,W,3] uint8, depth [n,H,W] m along the optical axis (far where nothing is seen) and
+    segmentation [n,H,W] geom numbers (-1 where nothing is seen); an output with H = 0 is skipped.
+    """
+    for n in range(xpos.shape[0]):
+        view = View(
+            cam_pos[n], cam_mat[n], lens.fx, lens.fy, lens.cx, lens.cy, lens.near, lens.far, lens.width, lens.height
+        )
+        colours = rgba[n] if rgba.shape[0] > 1 else rgba[0]
+        _frame(
+            scene, static, moving, samples, view, xpos[n], xmat[n], colours, lights, ambient, shadow_view, work, rgb[n]
+        )
+        _geometry(scene, samples, view, work, depth[n], segmentation[n])
+
+
+@njit(**_FAST)
+def _geometry(scene, samples, view, work, depth, segmentation):
+    middle = samples // 2
+    for row in range(depth.shape[0]):
+        for column in range(depth.shape[1]):
+            w = work.inv_z[row * samples + middle, column * samples + middle]
+            depth[row, column] = min(view.far, 1.0 / w) if w > 0 else view.far
+    for row in range(segmentation.shape[0]):
+        for column in range(segmentation.shape[1]):
+            mark = work.ids[row * samples + middle, column * samples + middle]
+            segmentation[row, column] = scene.part_geom[scene.face_part[mark - 1]] if mark > 0 else -1

@@ -1,0 +1,262 @@
+"""Which triangle each sample sees: projection, clipping and the z-buffer, compiled without the interpreter lock.
+
+Camera frame here: x right, y down, z forward [m]; pixel centres lie at +0.5. Depth is kept as
+1/z [1/m], which is linear on the screen, so that the nearest surface has the largest value and
+0 is background. `ids` holds face number + 1.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+__all__ = ["Scene", "View", "Workspace", "camera_axes", "draw_parts"]
+
+_FAST = {"nogil": True, "cache": True, "fastmath": {"contract", "arcp", "nsz", "reassoc"}}
+# Passing a scene to a function copies its two dozen array headers; inlining avoids that per pixel.
+_INLINE = {**_FAST, "forceinline": True}
+_ONE = np.float32(1)
+_ZERO = np.float32(0)
+_HALF = np.float32(0.5)
+_GUARD = 4.0  # triangles reaching further than this many frustum widths are clipped to it
+
+
+class Scene(NamedTuple):
+    """Every surface of a model; a part is one geom. Letters: N parts, P positions, C corners, F faces."""
+
+    pos: np.ndarray  # [P,3] m, geom frame
+    pos_start: np.ndarray  # [N+1]
+    face_pos: np.ndarray  # [F,3]
+    face_corner: np.ndarray  # [F,3]
+    face_start: np.ndarray  # [N+1]
+    face_part: np.ndarray  # [F]
+    corner_pos: np.ndarray  # [C]
+    normal: np.ndarray  # [C,3]
+    uvw: np.ndarray  # [C,3]
+    part_geom: np.ndarray  # [N]
+    part_radius: np.ndarray  # [N] m, bounding sphere around the geom's origin
+    part_lit: np.ndarray  # [N,4] emission, specular, shininess exponent, light every pixel (else corners)
+    part_texture: np.ndarray  # [N] texture number or -1
+    part_plane: np.ndarray  # [N] 1 plane, 2 endless plane, else 0
+    texels: np.ndarray  # [X,3] 0..255
+    texture: np.ndarray  # [T,3] kind (0 flat, 1 cube), faces, levels
+    level: np.ndarray  # [T,L,3] first texel, width, height
+    skybox: int  # texture number or -1
+
+
+class View(NamedTuple):
+    """A pinhole camera: pose in the world, focal lengths and centre in samples, clip distances [m]."""
+
+    pos: np.ndarray
+    mat: np.ndarray  # [9] MuJoCo's: columns are right, up, backward
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    near: float
+    far: float
+    width: int
+    height: int
+
+
+class Workspace(NamedTuple):
+    """Scratch memory of one thread, and the cached picture of what never moves."""
+
+    cam_pos: np.ndarray  # [P,3] positions in the camera frame
+    screen: np.ndarray  # [P,3] x, y [samples], 1/z; negative behind the near plane
+    ids: np.ndarray  # [h,w]
+    inv_z: np.ndarray  # [h,w]
+    static_ids: np.ndarray
+    static_inv_z: np.ndarray
+    static_rgb: np.ndarray  # [H,W,3] uint8
+    static_key: np.ndarray  # poses and colours the cached picture was drawn for
+    static_state: np.ndarray  # [1] 0 unknown, 1 visibility cached, 2 colours cached too
+    lit: np.ndarray  # [C,6] light on a corner: plain rgb, shadow-casting rgb
+    lit_stamp: np.ndarray  # [C]
+    stamp: np.ndarray  # [1]
+    layer_ids: np.ndarray  # [h,w] one transparent geom
+    layer_inv_z: np.ndarray
+    shadow: np.ndarray  # [S,S] 1 - depth from the light, or [1,1] without shadows
+    shadow_ids: np.ndarray
+
+
+@njit(**_INLINE)
+def camera_axes(view):
+    """Rows right, down, forward of the camera in the world."""
+    m = view.mat
+    return m[0], m[3], m[6], -m[1], -m[4], -m[7], -m[2], -m[5], -m[8]
+
+
+@njit(**_INLINE)
+def _bound(d, e):
+    """Where an edge function e + d*t reaches zero: (lower, upper) limits of t."""
+    if d > _ZERO:
+        return -e / d, np.float32(1e9)
+    if d < _ZERO:
+        return np.float32(-1e9), -e / d
+    if e < _ZERO:
+        return np.float32(1e9), np.float32(-1e9)
+    return np.float32(-1e9), np.float32(1e9)
+
+
+@njit(**_INLINE)
+def _triangle(ids, inv_z, mark, x0, y0, w0, x1, y1, w1, x2, y2, w2):
+    """Draw one triangle whose corners run clockwise on the screen (y down) into the z-buffer."""
+    height, width = ids.shape
+    area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+    if area <= _ZERO:
+        return
+    left = max(0, math.ceil(min(x0, min(x1, x2)) - _HALF))
+    right = min(width - 1, math.floor(max(x0, max(x1, x2)) - _HALF))
+    top = max(0, math.ceil(min(y0, min(y1, y2)) - _HALF))
+    bottom = min(height - 1, math.floor(max(y0, max(y1, y2)) - _HALF))
+    if left > right or top > bottom:
+        return
+    inv = _ONE / area
+    dx0, dx1 = (y1 - y2) * inv, (y2 - y0) * inv
+    dy0, dy1 = (x2 - x1) * inv, (x0 - x2) * inv
+    dx2 = -(dx0 + dx1)
+    dw = dx0 * (w0 - w2) + dx1 * (w1 - w2)
+    px = np.float32(left) + _HALF
+    slack = np.float32(1e-4)
+    for y in range(top, bottom + 1):
+        py = np.float32(y) + _HALF
+        e0 = dx0 * (px - x2) + dy0 * (py - y2)
+        e1 = dx1 * (px - x2) + dy1 * (py - y2)
+        e2 = _ONE - e0 - e1
+        lo0, hi0 = _bound(dx0, e0 + slack * abs(dx0))
+        lo1, hi1 = _bound(dx1, e1 + slack * abs(dx1))
+        lo2, hi2 = _bound(dx2, e2 + slack * abs(dx2))
+        lo = max(_ZERO, max(lo0, max(lo1, lo2)))
+        hi = min(np.float32(right - left), min(hi0, min(hi1, hi2)))
+        if hi < lo:
+            continue
+        first = left + math.ceil(lo)
+        count = left + math.floor(hi) + 1 - first
+        w = w2 + e0 * (w0 - w2) + e1 * (w1 - w2) + dw * np.float32(first - left)
+        depth_row = inv_z[y, first : first + count]
+        id_row = ids[y, first : first + count]
+        for t in range(count):
+            here = w + dw * np.float32(t)
+            nearer = here > depth_row[t]
+            depth_row[t] = here if nearer else depth_row[t]
+            id_row[t] = mark if nearer else id_row[t]
+
+
+@njit(**_FAST)
+def _clip(polygon, count, a, b, c, d, out):
+    """Keep the part of a polygon where a*x + b*y + c*z + d >= 0; returns its number of corners."""
+    kept = 0
+    for i in range(count):
+        j = (i + 1) % count
+        di = a * polygon[i, 0] + b * polygon[i, 1] + c * polygon[i, 2] + d
+        dj = a * polygon[j, 0] + b * polygon[j, 1] + c * polygon[j, 2] + d
+        if di >= 0:
+            out[kept] = polygon[i]
+            kept += 1
+        if (di >= 0) != (dj >= 0):
+            out[kept] = polygon[i] + di / (di - dj) * (polygon[j] - polygon[i])
+            kept += 1
+    return kept
+
+
+@njit(**_FAST)
+def _clipped_triangle(ids, inv_z, mark, corners, view):
+    """Draw a triangle [3,3] in the camera frame that crosses the near plane or lies far off the screen."""
+    a, b = np.empty((10, 3)), np.empty((10, 3))
+    a[:3] = corners
+    gx, gy = _GUARD * view.width / view.fx, _GUARD * view.height / view.fy
+    n = _clip(a, 3, 0.0, 0.0, 1.0, -view.near, b)
+    n = _clip(b, n, 1.0, 0.0, gx, 0.0, a)
+    n = _clip(a, n, -1.0, 0.0, gx, 0.0, b)
+    n = _clip(b, n, 0.0, 1.0, gy, 0.0, a)
+    n = _clip(a, n, 0.0, -1.0, gy, 0.0, b)
+    for i in range(n):
+        w = 1.0 / b[i, 2]
+        b[i, 0], b[i, 1], b[i, 2] = view.cx + view.fx * b[i, 0] * w, view.cy + view.fy * b[i, 1] * w, w
+    p = b.astype(np.float32)
+    for i in range(1, n - 1):
+        j = i + 1
+        _triangle(ids, inv_z, mark, p[0, 0], p[0, 1], p[0, 2], p[i, 0], p[i, 1], p[i, 2], p[j, 0], p[j, 1], p[j, 2])
+
+
+@njit(**_INLINE)
+def _row(a, b, c, m):
+    """Row vector (a, b, c) times a 3x3 matrix [9]."""
+    return (
+        np.float32(a * m[0] + b * m[3] + c * m[6]),
+        np.float32(a * m[1] + b * m[4] + c * m[7]),
+        np.float32(a * m[2] + b * m[5] + c * m[8]),
+    )
+
+
+@njit(**_INLINE)
+def _project(scene, part, xpos, xmat, view, cam_pos, screen):
+    """Bring one part's positions into the camera frame and onto the screen; returns 0 hidden, 1 inside, 2 clip."""
+    r0, r1, r2, d0, d1, d2, f0, f1, f2 = camera_axes(view)
+    tx, ty, tz = xpos[0] - view.pos[0], xpos[1] - view.pos[1], xpos[2] - view.pos[2]
+    ox, oy, oz = r0 * tx + r1 * ty + r2 * tz, d0 * tx + d1 * ty + d2 * tz, f0 * tx + f1 * ty + f2 * tz
+    radius = scene.part_radius[part]
+    if oz < view.near - radius:
+        return 0
+    slope_x = max(view.cx, view.width - view.cx) / view.fx
+    slope_y = max(view.cy, view.height - view.cy) / view.fy
+    if abs(ox) - oz * slope_x > radius * math.sqrt(1 + slope_x * slope_x):
+        return 0
+    if abs(oy) - oz * slope_y > radius * math.sqrt(1 + slope_y * slope_y):
+        return 0
+    b00, b01, b02 = _row(r0, r1, r2, xmat)
+    b10, b11, b12 = _row(d0, d1, d2, xmat)
+    b20, b21, b22 = _row(f0, f1, f2, xmat)
+    bx, by, bz = np.float32(ox), np.float32(oy), np.float32(oz)
+    fx, fy, cx, cy = np.float32(view.fx), np.float32(view.fy), np.float32(view.cx), np.float32(view.cy)
+    near = np.float32(view.near)
+    for i in range(scene.pos_start[part], scene.pos_start[part + 1]):
+        px, py, pz = scene.pos[i, 0], scene.pos[i, 1], scene.pos[i, 2]
+        x = b00 * px + b01 * py + b02 * pz + bx
+        y = b10 * px + b11 * py + b12 * pz + by
+        z = b20 * px + b21 * py + b22 * pz + bz
+        w = _ONE / max(z, near)
+        cam_pos[i, 0], cam_pos[i, 1], cam_pos[i, 2] = x, y, z
+        screen[i, 0], screen[i, 1] = cx + fx * x * w, cy + fy * y * w
+        screen[i, 2] = w if z >= near else -_ONE
+    wide = abs(ox) + radius > _GUARD * slope_x * max(oz - radius, view.near)
+    tall = abs(oy) + radius > _GUARD * slope_y * max(oz - radius, view.near)
+    return 2 if oz - radius < view.near or wide or tall else 1
+
+
+@njit(**_INLINE)
+def _draw_part(scene, part, view, cam_pos, screen, may_clip, ids, inv_z):
+    """Draw the front faces of one projected part."""
+    guard_x, guard_y = np.float32(_GUARD * view.width), np.float32(_GUARD * view.height)
+    corners = np.empty((3, 3))
+    for face in range(scene.face_start[part], scene.face_start[part + 1]):
+        i, j, k = scene.face_pos[face, 0], scene.face_pos[face, 1], scene.face_pos[face, 2]
+        x0, y0, w0 = screen[i, 0], screen[i, 1], screen[i, 2]
+        x1, y1, w1 = screen[j, 0], screen[j, 1], screen[j, 2]
+        x2, y2, w2 = screen[k, 0], screen[k, 1], screen[k, 2]
+        mark = np.int32(face + 1)
+        if may_clip:
+            behind = w0 < _ZERO or w1 < _ZERO or w2 < _ZERO
+            far_x = max(abs(x0), max(abs(x1), abs(x2))) > guard_x
+            far_y = max(abs(y0), max(abs(y1), abs(y2))) > guard_y
+            if behind or far_x or far_y:
+                if w0 < _ZERO and w1 < _ZERO and w2 < _ZERO:
+                    continue
+                for c in range(3):
+                    corners[0, c], corners[1, c], corners[2, c] = cam_pos[i, c], cam_pos[k, c], cam_pos[j, c]
+                _clipped_triangle(ids, inv_z, mark, corners, view)
+                continue
+        _triangle(ids, inv_z, mark, x0, y0, w0, x2, y2, w2, x1, y1, w1)
+
+
+@njit(**_FAST)
+def draw_parts(scene, parts, xpos, xmat, view, work, ids, inv_z):
+    """Project and draw the listed parts at the geom poses xpos [G,3], xmat [G,9] into a z-buffer."""
+    for index in range(parts.shape[0]):
+        part = parts[index]
+        geom = scene.part_geom[part]
+        seen = _project(scene, part, xpos[geom], xmat[geom], view, work.cam_pos, work.screen)
+        if seen:
+            _draw_part(scene, part, view, work.cam_pos, work.screen, seen == 2, ids, inv_z)
