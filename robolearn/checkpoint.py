@@ -266,6 +266,7 @@ def check_finite(tensors: Mapping[str, torch.Tensor], what: str) -> None:
 def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     # Copies: safetensors refuses tensors that share memory, as tied weights do.
     save_file({name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}, path)
+    path.chmod(0o644)  # safetensors writes for the owner only
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
