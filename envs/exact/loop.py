@@ -1,0 +1,399 @@
+"""The compiled control loop: step1, controller, step2 for many rows, outside the interpreter lock.
+
+Formulas follow Khatib, "A unified approach for motion and force control of robot manipulators" (1987),
+with the constants and order of operations of robosuite 1.5, so that trajectories agree with it.
+"""
+
+import math
+
+import numpy as np
+from numba import carray, njit
+
+from robolearn.envs.exact.plan import GRIPPER, JOINTS, Kind, State
+from robolearn.envs.exact.pointers import call, call_jacobian, call_mass, doubles, ints, words_at
+
+__all__ = ["run_rows", "step_rows"]
+
+# Order of layout.DATA_FIELDS and layout.FUNCTIONS.
+QPOS, QVEL, CTRL, BIAS, MASS, XPOS, XQUAT, SITE_XPOS, SITE_XMAT = range(9)
+STEP, STEP1, STEP2, JACOBIAN, FULL_MASS = range(5)
+OSC, JOINT_POSITION, JOINT_VELOCITY = int(Kind.OSC), int(Kind.JOINT_POSITION), int(Kind.JOINT_VELOCITY)
+HOME, GOAL_POSITION, GOAL_ROTATION, GOAL_JOINT = map(
+    int, (State.HOME, State.GOAL_POSITION, State.GOAL_ROTATION, State.GOAL_JOINT)
+)
+STALE, MASS_AT_RESET = int(State.STALE), int(State.MASS)
+GRIP, ERROR, SUM, SATURATED, SLOT, COUNT, RING = map(
+    int, (State.GRIP, State.ERROR, State.SUM, State.SATURATED, State.SLOT, State.COUNT, State.RING)
+)
+_RING = 5  # length of the averaging window of a joint-velocity controller
+_NULL_KP, _NULL_KD = 10.0, 2.0 * math.sqrt(10.0)  # null-space stiffness [1/s²] and damping [1/s]
+_compiled = njit(nogil=True, cache=True, error_model="numpy")
+
+
+@_compiled
+def _solve(matrix, rows, size):
+    """Solve matrix x = row for every row in place by Cholesky; False where it is not positive definite."""
+    for j in range(size):
+        total = matrix[j, j]
+        for k in range(j):
+            total -= matrix[j, k] * matrix[j, k]
+        if not total > 1e-12 * matrix[j, j]:
+            return False
+        total = math.sqrt(total)
+        matrix[j, j] = total
+        for i in range(j + 1, size):
+            value = matrix[i, j]
+            for k in range(j):
+                value -= matrix[i, k] * matrix[j, k]
+            matrix[i, j] = value / total
+    for r in range(rows.shape[0]):
+        for i in range(size):
+            value = rows[r, i]
+            for k in range(i):
+                value -= matrix[i, k] * rows[r, k]
+            rows[r, i] = value / matrix[i, i]
+        for i in range(size - 1, -1, -1):
+            value = rows[r, i]
+            for k in range(i + 1, size):
+                value -= matrix[k, i] * rows[r, k]
+            rows[r, i] = value / matrix[i, i]
+    return True
+
+
+@_compiled
+def _solve_any(matrix, row, size):
+    """Return pinv(matrix) row for a symmetric matrix that may be singular."""
+    factor, answer = matrix.copy(), row.copy().reshape(1, size)
+    if _solve(factor, answer, size):
+        return answer[0]
+    return np.dot(np.linalg.pinv(matrix), row)
+
+
+@_compiled
+def _rotation(vector):
+    """Return the matrix of a rotation vector; single precision where robosuite's is."""
+    angle = math.sqrt(vector[0] * vector[0] + vector[1] * vector[1] + vector[2] * vector[2])
+    quat = np.zeros(4, np.float32)
+    quat[0] = 1.0
+    if angle > 0.0:
+        quat[0] = math.cos(angle / 2.0)
+        for i in range(3):
+            quat[1 + i] = vector[i] / angle * math.sin(angle / 2.0)
+    quat *= math.sqrt(2.0 / np.dot(quat, quat))
+    p = np.outer(quat, quat)
+    out = np.empty((3, 3))
+    out[0, 0], out[1, 1], out[2, 2] = 1.0 - p[2, 2] - p[3, 3], 1.0 - p[1, 1] - p[3, 3], 1.0 - p[1, 1] - p[2, 2]
+    out[0, 1], out[0, 2], out[1, 0] = p[1, 2] - p[3, 0], p[1, 3] + p[2, 0], p[1, 2] + p[3, 0]
+    out[1, 2], out[2, 0], out[2, 1] = p[2, 3] - p[1, 0], p[1, 3] - p[2, 0], p[2, 3] + p[1, 0]
+    return out
+
+
+@_compiled
+def _exact_rotation(vector):
+    """Return the matrix of a rotation vector in double precision (Rodrigues)."""
+    angle = math.sqrt(vector[0] * vector[0] + vector[1] * vector[1] + vector[2] * vector[2])
+    out = np.eye(3)
+    if angle > 0.0:
+        x, y, z = vector[0] / angle, vector[1] / angle, vector[2] / angle
+        skew = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+        out = out + math.sin(angle) * skew + (1.0 - math.cos(angle)) * np.dot(skew, skew)
+    return out
+
+
+@_compiled
+def _scaled(plan, arm, action):
+    first, size = plan.action[arm, 0], plan.action[arm, 1]
+    out = np.zeros(JOINTS)
+    for i in range(size):
+        value = min(max(action[first + i], plan.low[arm, i]), plan.high[arm, i])
+        out[i] = (value - plan.in_mid[arm, i]) * plan.scale[arm, i] + plan.out_mid[arm, i]
+    return out
+
+
+@_compiled
+def _set_goal(plan, arm, action, state, words):
+    """Turn the new action into the controller's goal; positions are those of this instant."""
+    first, count = plan.action[arm, 0], plan.joints[arm]
+    q = carray(doubles(words[QPOS]), (1 << 30,))
+    kind = plan.kind[arm]
+    if kind in (JOINT_POSITION, JOINT_VELOCITY):
+        scaled = _scaled(plan, arm, action)
+        for i in range(count):
+            if kind == JOINT_VELOCITY:
+                state[GOAL_JOINT + i] = scaled[i]
+            elif plan.absolute[arm]:
+                state[GOAL_JOINT + i] = action[first + i]
+            else:
+                state[GOAL_JOINT + i] = q[plan.qpos[arm, i]] + scaled[i]
+    else:
+        _set_pose_goal(plan, arm, action, state, words)
+    grip = plan.action[arm, 2]
+    if grip >= 0:
+        value = action[grip]
+        if plan.grip_sign[arm]:
+            value = 1.0 if value > 0 else (-1.0 if value < 0 else 0.0)
+        for i in range(GRIPPER):
+            moved = state[GRIP + i] + plan.grip_step[arm, i] * value
+            state[GRIP + i] = min(max(moved, -1.0), 1.0)
+
+
+@_compiled
+def _set_pose_goal(plan, arm, action, state, words):
+    first = plan.action[arm, 0]
+    x = carray(doubles(words[SITE_XPOS] + 24 * plan.site[arm]), (3,))
+    rot = carray(doubles(words[SITE_XMAT] + 72 * plan.site[arm]), (3, 3))
+    base, offset = plan.base_rot[arm], plan.base_m[arm]
+    delta = np.zeros(6) if plan.absolute[arm] else _scaled(plan, arm, action)
+    if plan.absolute[arm]:
+        for i in range(3):
+            state[GOAL_POSITION + i] = action[first + i]
+    elif plan.world[arm]:
+        for i in range(3):
+            state[GOAL_POSITION + i] = x[i] + delta[i]
+    else:
+        for i in range(3):
+            total = 0.0
+            for k in range(3):
+                total += base[k, i] * (x[k] - offset[k])
+            state[GOAL_POSITION + i] = total + delta[i]
+    turn = delta[3:6] if plan.rotate[arm] else np.zeros(3)
+    if plan.absolute[arm] and plan.rotate[arm]:
+        goal = _exact_rotation(action[first + 3 : first + 6])
+    elif plan.world[arm]:
+        goal = np.dot(_rotation(turn), rot.copy())
+    else:
+        goal = np.dot(_rotation(turn), np.dot(base.T.copy(), rot.copy()))
+    for i in range(9):
+        state[GOAL_ROTATION + i] = goal.flat[i]
+
+
+@_compiled
+def _wrench_error(plan, arm, state, words):
+    """Return the position and orientation error [6] of the site in the world frame."""
+    x = carray(doubles(words[SITE_XPOS] + 24 * plan.site[arm]), (3,))
+    rot = carray(doubles(words[SITE_XMAT] + 72 * plan.site[arm]), (3, 3))
+    error = np.zeros(6)
+    want = np.empty((3, 3))
+    for i in range(3):
+        if plan.world[arm]:
+            error[i] = state[GOAL_POSITION + i] - x[i]
+            for k in range(3):
+                want[i, k] = state[GOAL_ROTATION + 3 * i + k]
+            continue
+        total = plan.base_m[arm, i]
+        for k in range(3):
+            total += plan.base_rot[arm, i, k] * state[GOAL_POSITION + k]
+            value = 0.0
+            for j in range(3):
+                value += plan.base_rot[arm, i, j] * state[GOAL_ROTATION + 3 * j + k]
+            want[i, k] = value
+        error[i] = total - x[i]
+    for k in range(3):
+        a0, a1, a2 = rot[0, k], rot[1, k], rot[2, k]
+        b0, b1, b2 = want[0, k], want[1, k], want[2, k]
+        error[3] += 0.5 * (a1 * b2 - a2 * b1)
+        error[4] += 0.5 * (a2 * b0 - a0 * b2)
+        error[5] += 0.5 * (a0 * b1 - a1 * b0)
+    return error
+
+
+@_compiled
+def _arm_mass(plan, arm, functions, model, state, words, mass):
+    """Return the arm's mass matrix; `mass` is room for that of the whole model."""
+    count = plan.joints[arm]
+    block = np.empty((count, count))
+    if state[STALE] == 1.0:
+        state[STALE] = 0.0
+        for i in range(count):
+            for j in range(count):
+                block[i, j] = state[MASS_AT_RESET + i * JOINTS + j]
+        return block
+    call_mass(functions[FULL_MASS], model, mass.ctypes.data, words[MASS])
+    for i in range(count):
+        for j in range(count):
+            block[i, j] = mass[plan.qvel[arm, i], plan.qvel[arm, j]]
+    return block
+
+
+@_compiled
+def _osc(plan, arm, functions, model, data, state, words, mass, jacobian, torque):
+    """Operational-space torques: decoupled task forces, bias compensation, null-space posture."""
+    count, nv = plan.joints[arm], jacobian.shape[1]
+    q, v = carray(doubles(words[QPOS]), (1 << 30,)), carray(doubles(words[QVEL]), (nv,))
+    bias = carray(doubles(words[BIAS]), (nv,))
+    address = jacobian.ctypes.data
+    call_jacobian(functions[JACOBIAN], model, data, address, address + 24 * nv, plan.site[arm])
+    block = _arm_mass(plan, arm, functions, model, state, words, mass)
+    jac, weighted, twist = np.empty((6, count)), np.empty((6, count)), np.zeros(6)
+    for i in range(6):
+        for k in range(count):
+            jac[i, k] = jacobian[i, plan.qvel[arm, k]]
+            weighted[i, k] = jac[i, k]
+            twist[i] += jac[i, k] * v[plan.qvel[arm, k]]
+    _solve(block.copy(), weighted, count)  # J M⁻¹
+    inertia = np.empty((6, 6))  # inverse of the task-space inertia
+    for i in range(6):
+        for j in range(6):
+            total = 0.0
+            for k in range(count):
+                total += weighted[i, k] * jac[j, k]
+            inertia[i, j] = total
+    force = _wrench_error(plan, arm, state, words)
+    for i in range(6):
+        force[i] = force[i] * plan.kp[arm, i] - twist[i] * plan.kd[arm, i]
+    posture, null = np.empty(count), np.zeros(6)
+    for k in range(count):
+        posture[k] = _NULL_KP * (state[HOME + k] - q[plan.qpos[arm, k]]) - _NULL_KD * v[plan.qvel[arm, k]]
+    for i in range(6):
+        for k in range(count):
+            null[i] += jac[i, k] * posture[k]
+    if plan.uncoupled[arm]:
+        wrench = np.empty(6)
+        wrench[:3] = _solve_any(inertia[:3, :3].copy(), force[:3].copy(), 3)
+        wrench[3:] = _solve_any(inertia[3:, 3:].copy(), force[3:].copy(), 3)
+    else:
+        wrench = _solve_any(inertia, force, 6)
+    wrench -= _solve_any(inertia, null, 6)
+    for k in range(count):
+        total = bias[plan.qvel[arm, k]]
+        for j in range(count):
+            total += block[k, j] * posture[j]
+        for i in range(6):
+            total += jac[i, k] * wrench[i]
+        torque[k] = total
+
+
+@_compiled
+def _joint_position(plan, arm, functions, model, state, words, mass, torque):
+    count, nv = plan.joints[arm], mass.shape[0]
+    q, v = carray(doubles(words[QPOS]), (1 << 30,)), carray(doubles(words[QVEL]), (nv,))
+    bias = carray(doubles(words[BIAS]), (nv,))
+    block = _arm_mass(plan, arm, functions, model, state, words, mass)
+    want = np.empty(count)
+    for k in range(count):
+        error = state[GOAL_JOINT + k] - q[plan.qpos[arm, k]]
+        want[k] = error * plan.kp[arm, k] - v[plan.qvel[arm, k]] * plan.kd[arm, k]
+    for k in range(count):
+        total = bias[plan.qvel[arm, k]]
+        for j in range(count):
+            total += block[k, j] * want[j]
+        torque[k] = total
+
+
+@_compiled
+def _joint_velocity(plan, arm, state, words, nv, torque):
+    """PID on joint velocities; the integral rests while a torque is at its limit."""
+    count = plan.joints[arm]
+    v, bias = carray(doubles(words[QVEL]), (nv,)), carray(doubles(words[BIAS]), (nv,))
+    slot, filled = int(state[SLOT]), min(int(state[COUNT]) + 1, _RING)
+    clipped = 0.0
+    for k in range(count):
+        error = state[GOAL_JOINT + k] - v[plan.qvel[arm, k]]
+        state[RING + slot * JOINTS + k] = error - state[ERROR + k]
+        state[ERROR + k] = error
+        if state[SATURATED] == 0.0:
+            state[SUM + k] += error
+        mean = 0.0
+        for i in range(filled):
+            mean += state[RING + i * JOINTS + k]
+        gain = plan.kp[arm, k]
+        total = gain * error + gain * 0.005 * state[SUM + k] + gain * 0.001 * (mean / filled)
+        total += bias[plan.qvel[arm, k]]
+        torque[k] = min(max(total, plan.torque_low[arm, k]), plan.torque_high[arm, k])
+        clipped += abs(torque[k] - total)
+    state[SATURATED] = 0.0 if clipped == 0.0 else 1.0
+    state[SLOT], state[COUNT] = (slot + 1) % _RING, filled
+
+
+@_compiled
+def _control(plan, functions, model, data, state, words, mass, jacobian, nu):
+    """Write the controls of all arms and grippers."""
+    ctrl = carray(doubles(words[CTRL]), (nu,))
+    torque = np.empty(JOINTS)
+    for arm in range(plan.kind.shape[0]):
+        kind = plan.kind[arm]
+        if kind == JOINT_POSITION:
+            _joint_position(plan, arm, functions, model, state[arm], words, mass, torque)
+        elif kind == JOINT_VELOCITY:
+            _joint_velocity(plan, arm, state[arm], words, mass.shape[0], torque)
+        else:
+            _osc(plan, arm, functions, model, data, state[arm], words, mass, jacobian, torque)
+        for k in range(plan.joints[arm]):
+            ctrl[plan.ctrl[arm, k]] = min(max(torque[k], plan.torque_low[arm, k]), plan.torque_high[arm, k])
+        for i in range(GRIPPER):
+            if plan.grip_ctrl[arm, i] >= 0:
+                ctrl[plan.grip_ctrl[arm, i]] = plan.grip_mid[arm, i] + plan.grip_half[arm, i] * state[arm, GRIP + i]
+
+
+@_compiled
+def _fieldwords(data, offsets):
+    words = carray(words_at(data), (1 << 20,))
+    out = np.empty(offsets.shape[0], np.int64)
+    for i in range(offsets.shape[0]):
+        out[i] = words[offsets[i]]
+    return out
+
+
+@_compiled
+def _copy(source, target):
+    values = carray(doubles(source), target.shape)
+    target[:] = values
+
+
+@_compiled
+def _record(record, data, words, contact, qpos, qvel, bodies, sites, touch):
+    """Copy positions, the recorded bodies [nb,7] and sites [ns,12], and which pairs touch [np]."""
+    _copy(words[QPOS], qpos)
+    _copy(words[QVEL], qvel)
+    for i in range(record.bodies.shape[0]):
+        _copy(words[XPOS] + 24 * record.bodies[i], bodies[i, :3])
+        _copy(words[XQUAT] + 32 * record.bodies[i], bodies[i, 3:])
+    for i in range(record.sites.shape[0]):
+        _copy(words[SITE_XPOS] + 24 * record.sites[i], sites[i, :3])
+        _copy(words[SITE_XMAT] + 72 * record.sites[i], sites[i, 3:])
+    touch[:] = False
+    start = carray(words_at(data), (1 << 20,))[contact[0]]
+    number = carray(ints(data), (1 << 20,))[contact[1]]
+    for i in range(number):
+        geoms = carray(ints(start + i * contact[2] + contact[3]), (2,))
+        if geoms[0] < 0 or geoms[1] < 0:
+            continue
+        one, other = record.groups[geoms[0]], record.groups[geoms[1]]
+        if one == 0 or other == 0:
+            continue
+        for p in range(record.pairs.shape[0]):
+            a, b = record.pairs[p, 0], record.pairs[p, 1]
+            if (one & a and other & b) or (one & b and other & a):
+                touch[p] = True
+
+
+@_compiled
+def run_rows(layout, plan, record, rows, models, datas, substeps, actions, states, out):
+    """Take one control step of `substeps` physics steps on every one of `rows`.
+
+    `models` and `datas` [E] are addresses, `actions` [E,A], `states` [E,arms,STATE] the controllers'
+    state, changed in place. `out` = (qpos, qvel, bodies, sites, touch), each with leading [E]; with
+    `substeps` 0 they are only read.
+    """
+    functions, nv, nu = layout.functions, out[1].shape[1], 1 << 20
+    mass, jacobian = np.zeros((nv, nv)), np.zeros((6, nv))
+    for r in range(rows.shape[0]):
+        row = rows[r]
+        model, data, state = models[row], datas[row], states[row]
+        words = _fieldwords(data, layout.data)
+        for k in range(substeps):
+            call(functions[STEP1], model, data)
+            if k == 0:
+                for arm in range(plan.kind.shape[0]):
+                    _set_goal(plan, arm, actions[row], state[arm], words)
+            _control(plan, functions, model, data, state, words, mass, jacobian, nu)
+            call(functions[STEP2], model, data)
+        _record(record, data, words, layout.contact, out[0][row], out[1][row], out[2][row], out[3][row], out[4][row])
+
+
+@_compiled
+def step_rows(layout, rows, models, datas, substeps):
+    """Take `substeps` plain physics steps on `rows`: the limit that the control loop is measured against."""
+    for r in range(rows.shape[0]):
+        for _ in range(substeps):
+            call(layout.functions[STEP], models[rows[r]], datas[rows[r]])
