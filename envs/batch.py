@@ -228,6 +228,8 @@ class BatchEnv(gymnasium.vector.VectorEnv):
         with np.errstate(invalid="ignore"):
             runaway = ~(np.abs(view.qvel).max(1) < _RUNAWAY) | ~np.isfinite(view.qpos).all(1)
         self._diverged |= refused | (runaway & self._moved)
+        if self.task.advance is not None:
+            self.task.advance(view)
         holds = self.task.success(view) & ~self._diverged
         self._held = np.where(self._moved, np.where(holds, self._held + 1, 0), self._held)
         self._success |= self._moved & (self._held >= self.task.hold_steps)

@@ -8,7 +8,7 @@ from robolearn.errors import EnvError
 
 __all__ = ["TOOL_DOWN", "home_joints", "joint_targets", "tool_yaw"]
 
-# The tool points down with its fingers moving along x; a yaw turns it about the world's z.
+# The tool points down with its fingers moving along y; a yaw turns it about the world's z.
 TOOL_DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
 _STEP_M, _STEP_RAD, _DAMPING, _POSTURE = 0.06, 0.4, 1e-4, 0.1
 

@@ -104,6 +104,24 @@ def add_box(
         geom.mass = mass_kg
 
 
+def add_joint(
+    body: "mujoco.MjsBody",
+    name: str,
+    kind: str,
+    axis: Sequence[float],
+    limits: tuple[float, float],
+    damping: float,
+    frictionloss: float = 0.0,
+    at_m: Sequence[float] = (0.0, 0.0, 0.0),
+) -> "mujoco.MjsJoint":
+    """Add a "slide" or "hinge" joint with limits [m or rad]."""
+    types = {"slide": mujoco.mjtJoint.mjJNT_SLIDE, "hinge": mujoco.mjtJoint.mjJNT_HINGE}
+    joint = body.add_joint(name=name, type=types[kind], axis=list(axis), range=list(limits), pos=list(at_m))
+    joint.limited, joint.frictionloss = True, frictionloss
+    joint.damping[0] = damping
+    return joint
+
+
 def add_camera(
     body: "mujoco.MjsBody", name: str, position_m: Sequence[float], target_m: Sequence[float], fovy_deg: float = 45.0
 ) -> None:

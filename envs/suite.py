@@ -12,8 +12,17 @@ __all__ = ["TASKS", "TaskConfig"]
 
 # name → "module:function(arm) -> Task"
 TASKS = {
-    "pick_place": "robolearn.envs.tasks.pick_place:pick_place",
-    "pick_place_language": "robolearn.envs.tasks.pick_place_language:pick_place_language",
+    name: f"robolearn.envs.tasks.{name}:{name}"
+    for name in (
+        "button",
+        "door",
+        "drawer",
+        "lift",
+        "pick_place",
+        "pick_place_language",
+        "reach",
+        "stack",
+    )
 }
 
 
@@ -33,9 +42,10 @@ class TaskConfig:
 
     def build(self, num_envs: int) -> BatchEnv:
         """Return `num_envs` rows of the task."""
-        if self.name not in TASKS:
-            raise ConfigError(f"Unknown task '{self.name}'.", expected=suggest(self.name, TASKS))
-        module, _, attribute = TASKS[self.name].partition(":")
+        name = self.name.removeprefix("robolearn/")
+        if name not in TASKS:
+            raise ConfigError(f"Unknown task '{self.name}'.", expected=suggest(name, TASKS))
+        module, _, attribute = TASKS[name].partition(":")
         task = getattr(import_module(module), attribute)(resolve("robot", self.robot))
         options = BatchOptions(
             reward=self.reward,

@@ -127,6 +127,7 @@ class Task:
     max_steps: int = 200
     rate_hz: float = 20.0
     variables: Mapping[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)  # name → shape, dtype
+    advance: Callable[[View], None] | None = None  # updates variables after each step; a second call changes nothing
 
 
 def wrap_angle(angle_rad: np.ndarray) -> np.ndarray:

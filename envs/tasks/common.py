@@ -13,12 +13,14 @@ __all__ = [
     "CUBE_M",
     "above",
     "add_bin",
+    "add_can",
     "add_cube",
     "apart",
     "at_rest",
     "body_features",
     "inside",
     "over",
+    "over_point",
     "stay",
     "straight",
 ]
@@ -29,11 +31,27 @@ Goal = Callable[[View, np.ndarray], np.ndarray]
 _AXES = ("x", "y", "z")
 
 
-def add_cube(spec: mujoco.MjSpec, name: str, rgba: tuple[float, ...]) -> str:
+def add_cube(spec: mujoco.MjSpec, name: str, rgba: tuple[float, ...], half_m: float = CUBE_M) -> str:
     """Add a free cube body; returns the name of its geometry."""
-    body = spec.worldbody.add_body(name=name, pos=[0, 0, TABLE_M + CUBE_M])
+    body = spec.worldbody.add_body(name=name, pos=[0, 0, TABLE_M + half_m])
     body.add_freejoint()
-    add_box(body, f"{name}_geom", (0, 0, 0), (CUBE_M,) * 3, rgba, mass_kg=CUBE_KG)
+    add_box(body, f"{name}_geom", (0, 0, 0), (half_m,) * 3, rgba, mass_kg=CUBE_KG)
+    return f"{name}_geom"
+
+
+def add_can(spec: mujoco.MjSpec, name: str, rgba: tuple[float, ...], radius_m: float, half_m: float) -> str:
+    """Add a free upright cylinder; returns the name of its geometry."""
+    body = spec.worldbody.add_body(name=name, pos=[0, 0, TABLE_M + half_m])
+    body.add_freejoint()
+    geom = body.add_geom(
+        name=f"{name}_geom",
+        type=mujoco.mjtGeom.mjGEOM_CYLINDER,
+        size=[radius_m, half_m, 0],
+        rgba=list(rgba),
+        group=1,
+        mass=CUBE_KG,
+    )
+    geom.contype = geom.conaffinity = 0
     return f"{name}_geom"
 
 
@@ -134,3 +152,12 @@ def over(body: str, height_m: float):
 def stay(view: View, last: np.ndarray) -> np.ndarray:
     """The last goal again."""
     return last
+
+
+def over_point(point: Callable[[View], np.ndarray]) -> Goal:
+    """Return a goal at a point [E,3], with the yaw that the tool started with."""
+
+    def goal(view: View, last: np.ndarray) -> np.ndarray:
+        return np.column_stack([point(view), last[:, 0, 3]])
+
+    return goal
