@@ -41,6 +41,7 @@ class ExecutorConfig:
     chunk_age_s: float = 1.0
     gripper_m_s: float = 0.1
     gripper_width_m: float = 0.08
+    send_path: bool = False  # give the robot the checked way to rest with every set-point
 
 
 class Executor:
@@ -92,7 +93,11 @@ class Executor:
         self.counts.update(decision.events)
         self.ticks += 1
         if decision.send is not None:
-            self.robot.send(self._with_gripper(decision.send, gripper_m), now_ns)
+            path = decision.send[None]
+            if self.config.send_path:
+                path = np.concatenate([path, self.state.escape])
+            path = self._with_gripper(path, gripper_m)
+            self.robot.send(path if self.config.send_path else path[0], now_ns)
         if self._status is not None:
             self._report(now_ns)
         return decision
@@ -144,14 +149,14 @@ class Executor:
         record = self._chunks.latest()  # decided before the arm was armed
         self._seen = record.number if record is not None else 0
 
-    def _with_gripper(self, joints: np.ndarray, wanted_m: float | None) -> np.ndarray:
-        if self._chunks.shape[1] == len(joints) or self._gripper_m is None:
-            return joints
+    def _with_gripper(self, path: np.ndarray, wanted_m: float | None) -> np.ndarray:
+        if self._chunks.shape[1] == path.shape[1] or self._gripper_m is None:
+            return path
         if wanted_m is not None and self.state.mode in (Mode.RAMP_IN, Mode.RUN):
             most = self.config.gripper_m_s * self.limits.period_s
             wanted_m = min(max(wanted_m, 0.0), self.config.gripper_width_m)
             self._gripper_m += min(max(wanted_m - self._gripper_m, -most), most)
-        return np.append(joints, self._gripper_m)
+        return np.concatenate([path, np.full((len(path), 1), self._gripper_m)], axis=1)
 
     def _report(self, now_ns: int) -> None:
         known = (_MODES.index(self.state.mode), self.ticks, self.missed, self.late_ns, self.counts["chunks"])
