@@ -1,6 +1,5 @@
 """The report: one file, no network, everything in it."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -8,9 +7,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from robolearn.errors import DataError
 from robolearn.evaluation import summarise
-from robolearn.report import read_metrics, write_report
+from robolearn.report import write_report
 from robolearn.report.charts import curves, interval, strip
 from robolearn.rollout import Outcome
 
@@ -89,16 +87,6 @@ def test_charts_keep_inside_their_box():
     assert "No curve" in curves({"loss": []})
     assert 'cx="294.0"' in interval(1.0, 0.9, 1.0)
     assert strip([(True, "a"), (False, "b")]).count("<rect") == 2
-
-
-def test_metrics_leave_out_a_half_written_last_line_only(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    assert read_metrics(path) == []
-    path.write_text(json.dumps({"step": 1}) + "\n" + '{"step": 2, "lo')
-    assert read_metrics(path) == [{"step": 1}]
-    path.write_text('{"step": \n{"step": 2}\n')
-    with pytest.raises(DataError, match="line 1"):
-        read_metrics(path)
 
 
 def test_a_browser_draws_it(page, tmp_path):

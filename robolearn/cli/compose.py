@@ -1,6 +1,6 @@
 """Hydra in front: groups and overrides become plain data; typed configs check it afterwards."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -19,9 +19,10 @@ from robolearn import registry
 from robolearn.cli.arguments import Arguments
 from robolearn.errors import ConfigError, suggest
 
-__all__ = ["choices", "compose_config", "jobs"]
+__all__ = ["choices", "compose_config", "jobs", "merge"]
 
 _PLUG_IN = "custom"  # the option of a group that only takes a registered name
+_NAMED_BY = {"data": "kind"}  # the key that takes it, where it is not "name"
 
 
 def compose_config(root: str, arguments: Arguments) -> dict[str, Any]:
@@ -39,6 +40,17 @@ def compose_config(root: str, arguments: Arguments) -> dict[str, Any]:
     if not isinstance(plain, dict):
         raise ConfigError(f"configs/{root}.yaml is not a mapping.", found=type(plain).__name__)
     return {str(key): value for key, value in plain.items()}
+
+
+def merge(plain: Mapping[str, Any], arguments: Arguments) -> dict[str, Any]:
+    """Return the plain config with the overrides put over its keys."""
+    with _one_error():
+        overrides = OverridesParser.create().parse_overrides(list(arguments.overrides))
+        config = OmegaConf.create(dict(plain))
+        for override in overrides:
+            OmegaConf.update(config, override.key_or_group, override.value(), force_add=True)
+        result = OmegaConf.to_container(config, resolve=True)
+    return {str(key): value for key, value in result.items()} if isinstance(result, dict) else {}
 
 
 def choices(group: str, config_dir: str | None = None) -> list[str]:
@@ -84,7 +96,7 @@ class _Session:
         if override.is_delete() or not isinstance(value, str) or value in options:
             return [line]
         if key in registry.groups() and _registered(key, value):
-            return [f"{key}={_PLUG_IN}", f"++{key}.name={value}"]
+            return [f"{key}={_PLUG_IN}", f"++{key}.{_NAMED_BY.get(key, 'name')}={value}"]
         known = {*options, *(registry.names(key) if key in registry.groups() else ())} - {_PLUG_IN}
         raise ConfigError(f"Unknown {key} '{value}'.", expected=suggest(value, known))
 

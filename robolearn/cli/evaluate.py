@@ -15,8 +15,9 @@ from robolearn.config import parse, to_dict
 from robolearn.contracts import Actor, Controller, VectorEnv
 from robolearn.errors import ConfigError
 from robolearn.evaluation import EvalConfig, EvalResult, evaluate
+from robolearn.metrics import read_metrics
 from robolearn.registry import resolve
-from robolearn.report import read_metrics, write_report
+from robolearn.report import write_report
 from robolearn.rollout import PolicyController, StepRecord
 
 __all__ = ["EvalJob", "build_env", "evaluate_with_bar", "main", "show_result"]
@@ -61,7 +62,7 @@ def _run(given: Arguments, number: str) -> None:
     with job.stage("video"):
         videos = film_policy(actor, options, config.eval, result, out)
     content = job.finish(result.to_dict())
-    metrics = read_metrics(Path(config.ckpt) / "metrics.jsonl")
+    metrics = read_metrics(Path(config.ckpt))
     report = write_report(out / "report.html", f"{options['name']}: {Path(config.ckpt).name}", content, metrics, videos)
     show_result(result, [*videos, report, out / "result.json"])
 

@@ -8,10 +8,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from robolearn.errors import DataError
 from robolearn.report.charts import curves, interval, shares, strip
 
-__all__ = ["read_metrics", "write_report"]
+__all__ = ["write_report"]
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -60,20 +59,6 @@ def write_report(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     return path
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a `metrics.jsonl`; a half-written last line is left out."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number == len(lines):
-                break
-            raise DataError(f"{path}, line {number} is not JSON.", found=line[:60], do="remove the line") from error
-    return rows
 
 
 def _subtitle(result: Mapping[str, Any]) -> str:

@@ -1,0 +1,112 @@
+"""`robolearn demo`: the whole loop on an embedded task, in minutes on two cores."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robolearn.actor import load
+from robolearn.cli.arguments import Arguments, parse_arguments
+from robolearn.cli.compose import compose_config, jobs
+from robolearn.cli.evaluate import EpisodeCounter, build_env, evaluate_with_bar, film_policy, show_result
+from robolearn.cli.job import Job, out_folder
+from robolearn.cli.show import progress
+from robolearn.cli.train import train_with_bar
+from robolearn.collect import CollectConfig, collect
+from robolearn.config import parse
+from robolearn.errors import EnvError
+from robolearn.evaluation import summarise
+from robolearn.metrics import read_metrics
+from robolearn.registry import resolve
+from robolearn.report import write_report
+from robolearn.rollout import ExpertController, SmoothNoise
+from robolearn.run import RunConfig, parse_run
+
+__all__ = ["Demo", "main", "parse_demo"]
+
+_USAGE = """usage: robolearn demo [task=pick_place|language] [seed=0] [episodes=100] [out=DIR] [-m]
+
+Collects demonstrations of a MuJoCo task with its scripted expert, writes them as a LeRobot v3
+dataset, trains a policy from that dataset alone, evaluates it on unseen seeds, and leaves a table,
+a video (DIR/*.mp4), a page (DIR/report.html) and DIR/result.json.
+Groups: task, policy, env, train, eval; every option can be overridden (train.steps=1000)."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The resolved config of `robolearn demo`."""
+
+    run: RunConfig
+    collect: CollectConfig
+    env: Mapping[str, Any]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the loop once, or once per value of a sweep."""
+    given = parse_arguments(arguments, _USAGE)
+    for number, single in enumerate(jobs(given)):
+        _run(single, f"{number:03d}" if given.multirun else "")
+
+
+def parse_demo(plain: Mapping[str, Any], out: Path) -> Demo:
+    """Split the plain config into the parts of the loop; the dataset lies in `out`."""
+    rest = dict(plain)
+    rest["eval"] = {**rest["eval"], "episodes": rest.pop("episodes")}
+    options = {**rest.pop("collect"), "seed": rest.get("seed", 0)}
+    rest["data"] = {**rest["data"], "path": str(out / "dataset"), "kind": "lerobot"}
+    run = parse_run({**rest, "out": str(out)})
+    return Demo(run, parse(CollectConfig, options, where="collect"), rest["env"])
+
+
+def _run(given: Arguments, number: str) -> None:
+    plain = compose_config("demo", given)
+    wanted = plain.get("out")
+    parse_demo(plain, Path("unused"))  # a mistake ends here, before anything is written
+    out = out_folder("demo", str(Path(wanted) / number) if wanted and number else wanted)
+    demo = parse_demo(plain, out)
+    job = Job("demo", out, {**plain, "out": None})
+    with job.stage("demonstrations"):
+        expert = _demonstrate(demo, out / "dataset")
+    with job.stage("training"):
+        trained = train_with_bar(demo.run)
+    if trained.interrupted:
+        raise KeyboardInterrupt
+    actor = load(trained.checkpoint, demo.run.device)
+    with job.stage("evaluation"):
+        result = evaluate_with_bar(actor, demo.env, demo.run.eval)
+    with job.stage("video"):
+        videos = film_policy(actor, demo.env, demo.run.eval, result, out)
+    baselines = {"policy": result.to_dict(), "scripted expert, disturbed": expert}
+    content = job.finish({**result.to_dict(), "demonstrations": expert})
+    title = f"{demo.env['name']}: {plain['policy']['name']} policy from {expert['saved']} demonstrations"
+    metrics = read_metrics(out)
+    report = write_report(out / "report.html", title, {**content, "baselines": baselines}, metrics, videos)
+    times = [(f"{stage} [s]", f"{seconds:.1f}") for stage, seconds in content["wall_s"].items()]
+    show_result(result, [out / "dataset", trained.checkpoint, *videos, report, out / "result.json"], times)
+
+
+def _demonstrate(demo: Demo, folder: Path) -> dict[str, Any]:
+    """Write the demonstrations and return how the expert did."""
+    config = demo.collect
+    env = build_env(demo.env, min(config.num_envs, config.episodes))
+    expert = getattr(env, "expert", None)
+    if expert is None:
+        raise EnvError(f"'{demo.env['name']}' has no scripted expert.", do="pick an environment that has one")
+    disturbance = SmoothNoise(env.num_envs, config.noise, config.seed) if config.noise else None
+    sink = resolve("sink", "lerobot")(folder, env.spec, {})
+    try:
+        with progress("demonstrate", config.episodes, "episodes") as advance:
+            outcomes = collect(
+                env,
+                ExpertController(expert(), config.seed),
+                sink,
+                config,
+                disturbance=disturbance,
+                on_step=EpisodeCounter(advance),
+            )
+    finally:
+        sink.close()
+        env.close()
+    found = summarise(outcomes, 1.0).to_dict()
+    kept = {key: found[key] for key in ("success_rate", "ci_low", "ci_high", "episodes")}
+    return {**kept, "saved": sum(outcome.success for outcome in outcomes) if config.only_successes else len(outcomes)}
