@@ -36,6 +36,7 @@ def tabletop(timestep_s: float = 0.005, half_m: tuple[float, float] = (0.4, 0.5)
     """Return a floor, a table, lights and two cameras ("front", "side")."""
     spec = mujoco.MjSpec()
     spec.modelname = "tabletop"
+    spec.compiler.degree = False
     option = spec.option
     option.timestep, option.integrator = timestep_s, mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     option.cone, option.impratio = mujoco.mjtCone.mjCONE_PYRAMIDAL, 1.0
