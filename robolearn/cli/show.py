@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -22,7 +23,7 @@ def say(text: str) -> None:
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table; columns after the first are right-aligned when all their cells are numbers."""
     rows = [[str(cell) for cell in row] for row in rows]
-    drawn = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold")
+    drawn = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
     for i, column in enumerate(columns):
         numeric = bool(rows) and all(row[i][:1].isdigit() or row[i][:1] in "-±–" for row in rows)
         drawn.add_column(column, justify="right" if i and numeric else "left", overflow="fold")
@@ -59,7 +60,7 @@ class _Rate(ProgressColumn):
         if not task.completed or not task.elapsed:
             return Text("")
         rate = task.completed / task.elapsed
-        return Text(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
+        return Text(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s/1")
 
 
 def _console() -> Console:

@@ -84,13 +84,22 @@ def shares(parts: Mapping[str, float], width: int = 460) -> str:
 
 def _grid(low: float, high: float, box: tuple[int, int, int, int]) -> str:
     left, right, top, bottom = box
-    marks = [10.0**k * m for k in range(floor(low), ceil(high) + 1) for m in (1, 2, 5)]
     drawn = []
-    for mark in (mark for mark in marks if low <= log10(mark) <= high):
+    for mark in _marks(low, high):
         y = bottom - (log10(mark) - low) / (high - low) * (bottom - top)
         drawn.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         drawn.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{mark:g}</text>')
     return "".join(drawn)
+
+
+def _marks(low: float, high: float) -> list[float]:
+    """Return the coarsest round numbers of which at least two lie between 10^low and 10^high."""
+    for mantissas in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8), tuple(i / 20 for i in range(20, 200))):
+        marks = [10.0**k * m for k in range(floor(low), ceil(high) + 1) for m in mantissas]
+        inside = [mark for mark in marks if low <= log10(mark) <= high]
+        if len(inside) >= 2:
+            return inside
+    return []
 
 
 def _steps(first: float, last: float, left: int, right: int, height: int) -> str:
