@@ -9,6 +9,8 @@ from robolearn.robots import Arm
 
 __all__ = ["Kinematics"]
 
+_NUDGE_RAD, _DAMPING = 1e-6, 1e-6
+
 
 class Kinematics:
     """Forward kinematics of one arm's tool point."""
@@ -21,7 +23,8 @@ class Kinematics:
                 expected=len(arm.joints),
                 do="state `links` in its constants file",
             )
-        self._tool_m = np.array(arm.tool_m)
+        self._tool_m, self._tool_mat = np.array(arm.tool_m), _matrix(arm.tool_quat_wxyz)
+        self._low_rad, self._high_rad = np.array(arm.low_rad), np.array(arm.high_rad)
         self._chain = [
             (index, np.array(link.position_m), _matrix(link.quat_wxyz), (link.axis + 1) % 3, (link.axis + 2) % 3)
             for index, link in enumerate(arm.links)
@@ -37,6 +40,42 @@ class Kinematics:
             point[:, i], point[:, j] = c * u - s * w, s * u + c * w
             point = point @ rotation.T + offset
         return point
+
+    def pose(self, position_rad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tool point [n,3] and the orientation of its frame [n,3,3] in the arm's base frame."""
+        axes = np.broadcast_to(self._tool_mat, (len(position_rad), 3, 3)).copy()
+        sine, cosine = np.sin(position_rad), np.cos(position_rad)
+        for joint, _, rotation, i, j in self._chain:
+            s, c = sine[:, joint, None], cosine[:, joint, None]
+            u, w = axes[:, i].copy(), axes[:, j]
+            axes[:, i], axes[:, j] = c * u - s * w, s * u + c * w
+            axes = rotation @ axes
+        return self.tool(position_rad), axes
+
+    def solve(
+        self, start_rad: np.ndarray, point_m: np.ndarray, axes: np.ndarray, steps: int = 20
+    ) -> tuple[np.ndarray, float, float]:
+        """Return joints [J] near `start_rad` whose tool is at a pose, and what is left of the error [m], [rad].
+
+        Damped least squares with finite differences: Wampler 1986. Joints stay within the arm's limits.
+        """
+        joints = np.clip(start_rad, self._low_rad, self._high_rad)
+        error = self._error(joints[None], point_m, axes)[0]
+        for _ in range(steps):
+            if np.abs(error).max() < 1e-7:
+                break
+            nudged = joints + _NUDGE_RAD * np.eye(len(joints))
+            jacobian = (self._error(nudged, point_m, axes) - error).T / _NUDGE_RAD
+            square = jacobian @ jacobian.T + _DAMPING * np.eye(6)
+            joints = np.clip(joints - jacobian.T @ np.linalg.solve(square, error), self._low_rad, self._high_rad)
+            error = self._error(joints[None], point_m, axes)[0]
+        return joints, float(np.linalg.norm(error[:3])), float(np.linalg.norm(error[3:]))
+
+    def _error(self, joints: np.ndarray, point_m: np.ndarray, axes: np.ndarray) -> np.ndarray:
+        """Return how far the tools of joints [n,J] are from a pose: [n,6], metres and radians."""
+        point, mat = self.pose(joints)
+        turn = 0.5 * np.cross(axes.T[None], mat.swapaxes(1, 2)).sum(1)
+        return np.concatenate([point - point_m, turn], axis=1)
 
 
 def _matrix(quat_wxyz: Sequence[float]) -> np.ndarray:

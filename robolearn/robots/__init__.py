@@ -48,6 +48,7 @@ class Arm:
     jerk_rad_s3: tuple[float, ...] = ()
     links: tuple[Link, ...] = ()
     tool_m: tuple[float, float, float] = (0.0, 0.0, 0.0)  # the point between the fingers, in the last link's frame
+    tool_quat_wxyz: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)  # its z points out, fingers move along y
 
     def __post_init__(self):
         for field in ("home_rad", "low_rad", "high_rad", "velocity_rad_s", "acceleration_rad_s2", "effort_nm"):
