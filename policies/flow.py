@@ -3,7 +3,8 @@
 A straight path x_t = (1-t)·noise + t·action; the network learns its velocity action - noise.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 from robolearn.contracts import Batch
 from robolearn.errors import ConfigError
 from robolearn.policies.common import ChunkConfig, ChunkPolicy, chunk_mean, pin_prefix
-from robolearn.policies.samplers import Solver, guided_velocity, integrate
+from robolearn.policies.goals import Condition, GoalConfig, Goals
+from robolearn.policies.samplers import Solver, Velocity, guided_velocity, integrate, sum_of
 from robolearn.spec import Spec
 
 __all__ = ["FlowConfig", "FlowPolicy", "PrefixConfig", "prefix_weights", "sample_times"]
@@ -42,6 +44,7 @@ class FlowConfig(ChunkConfig):
     solver: Solver = "euler"
     times: TimeSampling = "uniform"
     prefix: PrefixConfig = PrefixConfig()
+    goals: GoalConfig = field(default_factory=GoalConfig)
 
     def __post_init__(self):
         super().__post_init__()
@@ -59,6 +62,7 @@ class FlowPolicy(ChunkPolicy):
     def __init__(self, config: FlowConfig, spec: Spec):
         super().__init__(config, spec)
         self.config = config
+        self.goals = Goals(config.goals, self.spec)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the squared velocity error [B]."""
@@ -66,18 +70,14 @@ class FlowPolicy(ChunkPolicy):
         noise = torch.randn_like(action)
         time = sample_times(self.config.times, len(action), action.device)
         x = torch.lerp(noise, action, time[:, None, None])
-        velocity = self.network(x, time, self.encoder(batch))
-        loss = chunk_mean((velocity.float() - (action - noise)).square(), batch)
+        condition = self.encoder(self.goals.augment(batch, len(action), action.device))
+        loss = chunk_mean((self.network(x, time, condition).float() - (action - noise)).square(), batch)
         return loss, {"velocity_mse": loss.detach().mean()}
 
     def sample(self, obs: Batch, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
         """Return chunks [B,K,A] from `noise` [B,K,A]."""
         self.check_prefix(prefix)
-        condition = self.encoder(obs)
-
-        def velocity(x: Tensor, time: Tensor) -> Tensor:
-            return self.network(x, time, condition).float()
-
+        velocity = self.velocity(self.goals.conditions(obs, self.encoder, noise))
         if prefix is None:
             return integrate(velocity, noise, self.config.steps, self.config.solver)
         if self.config.prefix.name == "guided":
@@ -88,18 +88,23 @@ class FlowPolicy(ChunkPolicy):
 
         return integrate(velocity, noise, self.config.steps, self.config.solver, pin)
 
+    def velocity(self, conditions: Sequence[tuple[float, Condition]]) -> Velocity:
+        """Return the velocity field of weighted `conditions`, a function of (x [B,K,A], time [B])."""
+
+        def evaluate(x: Tensor, time: Tensor) -> Tensor:
+            return sum_of([(weight, self.network(x, time, condition).float()) for weight, condition in conditions])
+
+        return evaluate
+
     def _sample_guided(self, obs: Batch, noise: Tensor, prefix: Tensor) -> Tensor:
         options = self.config.prefix
         frozen = prefix.shape[1] if options.frozen is None else min(options.frozen, prefix.shape[1])
         weights = prefix_weights(frozen, prefix.shape[1], self.spec.chunk, noise.device)
+        conditions = self.goals.conditions(obs, self.encoder, noise)
         with torch.inference_mode(False):  # gradients need ordinary tensors
-            condition = tuple(group.clone() for group in self.encoder(obs))
+            conditions = [(weight, tuple(group.clone() for group in groups)) for weight, groups in conditions]
             target = pin_prefix(torch.zeros_like(noise), prefix)
-
-        def velocity(x: Tensor, time: Tensor) -> Tensor:
-            return self.network(x, time, condition).float()
-
-        guided = guided_velocity(velocity, target, weights, options.strength)
+        guided = guided_velocity(self.velocity(conditions), target, weights, options.strength)
         chunk = integrate(guided, noise, self.config.steps, self.config.solver)
         return pin_prefix(chunk, prefix[:, :frozen])
 

@@ -6,9 +6,10 @@ name in diffusers, whose import alone takes seconds.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -17,11 +18,25 @@ from torch import Tensor
 
 from robolearn.errors import ConfigError
 
-__all__ = ["Betas", "DiffusionStep", "Solver", "alpha_bars", "diffusion_steps", "guided_velocity", "integrate"]
+__all__ = [
+    "Betas",
+    "Denoiser",
+    "DiffusionStep",
+    "Solver",
+    "Velocity",
+    "alpha_bars",
+    "denoise",
+    "diffusion_steps",
+    "guided_velocity",
+    "integrate",
+    "noise_levels",
+    "sum_of",
+]
 
 Solver = Literal["euler", "midpoint", "heun"]
 Betas = Literal["squaredcos", "linear"]
 Velocity = Callable[[Tensor, Tensor], Tensor]  # (x [B,K,A], time [B]) → dx/dt
+Denoiser = Callable[[Tensor, float], Tensor]  # (x [B,K,A], σ) → clean x
 
 
 def integrate(
@@ -72,6 +87,51 @@ def guided_velocity(velocity: Velocity, target: Tensor, weights: Tensor, strengt
         return slope.detach() + scale[:, None, None] * correction
 
     return guided
+
+
+def sum_of(parts: Sequence[tuple[float, Tensor]]) -> Tensor:
+    """Return the weighted sum of predictions."""
+    (weight, total), *rest = parts
+    total = total if weight == 1 else weight * total
+    for weight, value in rest:
+        total = total + weight * value
+    return total
+
+
+def noise_levels(schedule: Literal["exponential", "karras"], low: float, high: float, steps: int) -> tuple[float, ...]:
+    """Return `steps` noise levels from `high` to `low` and a final zero (Karras: arXiv 2206.00364, eq. 5, ρ = 7)."""
+    ramp = np.linspace(0, 1, steps)
+    if schedule == "exponential":
+        levels = np.exp(np.log(high) + ramp * (np.log(low) - np.log(high)))
+    else:
+        levels = (high ** (1 / 7) + ramp * (low ** (1 / 7) - high ** (1 / 7))) ** 7
+    return (*levels.tolist(), 0.0)
+
+
+def denoise(
+    denoiser: Denoiser,
+    x: Tensor,
+    levels: Sequence[float],
+    solver: Literal["euler", "heun", "dpm_solver"],
+    pin: Callable[[Tensor, float], Tensor],
+) -> Tensor:
+    """Solve dx/dσ = (x - D(x, σ))/σ down `levels` (arXiv 2206.00364, algorithm 1; DPM-Solver++(2M) without noise)."""
+    before, h_before = torch.zeros_like(x), 0.0
+    for here, there in pairwise(levels):
+        x = pin(x, here)
+        clean = denoiser(x, here)
+        h = math.log(here / there) if there else math.inf
+        if solver == "dpm_solver" and h_before and there:
+            ratio = h / (2 * h_before)
+            x = there / here * x - math.expm1(-h) * ((1 + ratio) * clean - ratio * before)
+        else:
+            slope = (x - clean) / here
+            guess = x + (there - here) * slope
+            if solver == "heun" and there:
+                slope = (slope + (guess - denoiser(pin(guess, there), there)) / there) / 2
+            x = x + (there - here) * slope
+        before, h_before = clean, h
+    return x
 
 
 @cache

@@ -83,7 +83,7 @@ class SentenceModel:
         from transformers import AutoModel, AutoTokenizer
 
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=local)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=local)
             self._model: Any = AutoModel.from_pretrained(path, local_files_only=local, use_safetensors=True)
         except OSError as error:
             raise ConfigError(
