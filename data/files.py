@@ -9,7 +9,7 @@ from typing import Any
 
 from robolearn.errors import DataError
 
-__all__ = ["inside", "read_json", "sync_folder", "write_atomic", "write_json"]
+__all__ = ["inside", "is_leftover", "positive", "read_json", "sync_folder", "write_atomic", "write_json"]
 
 _JSON_LIMIT_BYTES = 256 * 2**20
 
@@ -56,6 +56,11 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
         Path(name).unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def is_leftover(path: Path) -> bool:
+    """Return whether `path` is a temporary file of an interrupted write."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,7 +6,7 @@ is not there, and the folder opens at every moment.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,12 +17,13 @@ import pyarrow.parquet as pq
 
 from robolearn.config import parse
 from robolearn.data import stats as statistics
+from robolearn.data.cameras import Camera, EncodedVideo
 from robolearn.data.compaction import compact
-from robolearn.data.files import write_json
+from robolearn.data.files import is_leftover, write_json
 from robolearn.data.journal import Entry, Journal
 from robolearn.data.lerobot_info import features_of
 from robolearn.data.lerobot_v3 import REAL_TIME, LeRobotReader
-from robolearn.data.video import VideoOptions, encode
+from robolearn.data.video import VideoOptions
 from robolearn.errors import DataError, suggest
 from robolearn.spec import Feature, Spec, check
 
@@ -40,6 +41,8 @@ class WriterOptions:
     images: Literal["video", "image"] = "video"
     video: VideoOptions = field(default_factory=VideoOptions)
     append: bool = False
+    when_full: Literal["wait", "drop"] = "wait"  # what a frame does when the encoder is behind
+    queue_frames: int = 64
 
 
 def open_sink(path: Path, spec: Spec, options: Mapping[str, Any]) -> "LeRobotWriter":
@@ -55,8 +58,8 @@ class LeRobotWriter:
         self._info = self._open()
         self.journal = Journal(self.root)
         self._frames: dict[str, list[Any]] = {}
+        self._cameras: dict[str, Camera] = {}
         self._tasks = self._known_tasks()
-        self._extras: tuple[str, ...] | None = None
         if self.journal.entries:
             self.flush()
 
@@ -85,23 +88,40 @@ class LeRobotWriter:
                 expected=suggest(next(iter(unknown), ""), self._frames),
             )
         for key, value in values.items():
-            self._frames[key].append(value)
+            if key in self._cameras:
+                self._cameras[key].add(value)
+            else:
+                self._frames[key].append(value)
 
     def save_episode(self, metadata: Mapping[str, Any] | None = None) -> int:
         """Commit the frames added since the last call; durable when it returns the episode's number."""
+        return self.commit(self.take(), metadata)
+
+    def take(self) -> "Episode":
+        """Hand out the frames added since the last call and begin a new episode; returns at once."""
         if not self._frames:
             raise DataError("An episode without frames cannot be saved.", do="add frames first")
-        columns = {key: _stack(values) for key, values in self._frames.items()}
-        episode = self._commit(columns, dict(metadata or {}))
+        videos = {key: self._cameras[key].end() for key in self._video_keys}
+        taken = Episode({key: values for key, values in self._frames.items() if key not in videos}, videos)
         self._frames = {}
-        return episode
+        return taken
+
+    def commit(self, episode: "Episode", metadata: Mapping[str, Any] | None = None) -> int:
+        """Make a taken episode durable and return its number; may run in another thread than `add_frame`."""
+        videos = {key: result() for key, result in episode.videos.items()}
+        columns = {key: _stack(values) for key, values in episode.frames.items()}
+        return self._commit(columns, videos, dict(metadata or {}))
 
     def discard_episode(self) -> None:
         """Forget the frames added since the last commit."""
         self._frames = {}
+        for camera in self._cameras.values():
+            camera.discard()
 
     def flush(self) -> None:
-        """Fold the journal into the dataset folder."""
+        """Fold the journal into the dataset folder; refused while an episode is open."""
+        if self._frames:
+            raise DataError("An episode is open.", do="save or discard it before the journal is folded in")
         compact(self.root, self._info, self.journal, self.spec)
         self._info = LeRobotReader(self.root).info.raw
         self.journal = Journal(self.root)
@@ -109,6 +129,9 @@ class LeRobotWriter:
     def close(self) -> None:
         """Fold in what is pending; frames without `save_episode` are dropped."""
         self._frames = {}
+        for camera in self._cameras.values():
+            camera.close()
+        self._cameras = {}
         self.flush()
         self.journal.clear()
 
@@ -130,7 +153,7 @@ class LeRobotWriter:
             if differences:
                 raise DataError(f"{self.root} has another spec.", found="; ".join(differences))
             return reader.info.raw
-        if self.root.exists() and any(self.root.iterdir()):
+        if self.root.exists() and any(not is_leftover(path) for path in self.root.rglob("*") if path.is_file()):
             raise DataError(f"{self.root} exists and is no LeRobot dataset.", do="pick an empty or new folder")
         fps = int(self.spec.rate_hz) if float(self.spec.rate_hz).is_integer() else self.spec.rate_hz
         new = {
@@ -178,6 +201,17 @@ class LeRobotWriter:
         if missing:
             raise DataError("A frame lacks keys of the dataset.", found=sorted(values), expected=sorted(missing))
         self._frames = {key: [] for key in values}
+        for key in self._video_keys:
+            if key not in self._cameras:
+                shape = self.spec.observations[key].shape
+                limits = (self.options.when_full, self.options.queue_frames)
+                self._cameras[key] = Camera(
+                    self.journal.folder, key, shape, self.spec.rate_hz, self.options.video, *limits
+                )
+
+    @property
+    def _video_keys(self) -> list[str]:
+        return [key for key, feature in self._info["features"].items() if feature["dtype"] == "video"]
 
     def _value(self, key: str, value: Any) -> Any:
         if key == "task":
@@ -203,7 +237,7 @@ class LeRobotWriter:
 
     # ---------------------------------------------------------------- commit
 
-    def _commit(self, columns: dict[str, Any], metadata: dict[str, Any]) -> int:
+    def _commit(self, columns: dict[str, Any], encoded: Mapping[str, EncodedVideo], metadata: dict[str, Any]) -> int:
         episode, length, first = self.num_episodes, len(columns["action"]), self.num_frames
         new_tasks: dict[str, int] = {}
         tasks = columns.pop("task", [""] * length)
@@ -221,10 +255,15 @@ class LeRobotWriter:
         }
         features = self._info["features"]
         files, videos = {}, {}
-        for key, feature in features.items():
-            if feature["dtype"] == "video":
-                name = f"episode-{episode:06d}.{key}.mp4"
-                files[name], videos[key] = self._put_video(name, columns[key]), name
+        stats = _episode_stats(columns, {key: f for key, f in features.items() if key not in encoded})
+        for key, video in encoded.items():
+            videos[key] = name = f"episode-{episode:06d}.{key}.mp4"
+            files[name] = self.journal.adopt(name, video.path)
+            stats[key] = {"histogram": video.histogram, "frames": video.sampled}
+            if video.dropped:
+                metadata.setdefault("repeated_frames", {})[key] = video.dropped
+        if REAL_TIME in columns and length > 1:
+            metadata["measured_rate_hz"] = float(1 / np.median(np.diff(columns[REAL_TIME])))
         table = _arrow_table({key: columns[key] for key in features if key not in videos}, features)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="snappy", write_page_checksum=True)
@@ -235,7 +274,7 @@ class LeRobotWriter:
             tasks={task: known[task] for task in dict.fromkeys(tasks)},
             videos=videos,
             files=files,
-            stats=_episode_stats(columns, features),
+            stats=stats,
             metadata=metadata,
         )
         files[entry.table] = self.journal.put(entry.table, memoryview(sink.getvalue()))
@@ -243,10 +282,13 @@ class LeRobotWriter:
         self._tasks = known
         return episode
 
-    def _put_video(self, name: str, frames: np.ndarray) -> tuple[int, str]:
-        path = self.journal.folder / f".{name}.tmp"
-        encode(path, frames, self.spec.rate_hz, frames.shape[1:3], self.options.video)
-        return self.journal.adopt(name, path)
+
+@dataclass(frozen=True)
+class Episode:
+    """Frames taken from a writer, not yet durable."""
+
+    frames: Mapping[str, list[Any]]
+    videos: Mapping[str, Callable[[], EncodedVideo]]
 
 
 def _stack(values: list[Any]) -> Any:
