@@ -69,3 +69,7 @@ class TaskScene:
         """Say whether the task's condition holds at this instant."""
         self._env.refresh(0)
         return bool(self._env.task.success(self._env.view)[0])
+
+    def instruction(self) -> str:
+        """Return the task in words."""
+        return str(self._env.task.instructions(self._env.view)[0])

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from robolearn.contracts import Scene
 from robolearn.hardware import messages, personality
 from robolearn.hardware.transport import COMMAND, DEFAULT, SENSOR, Faults, FaultyPublisher, Transport
 
-__all__ = ["Twin", "TwinConfig", "run"]
+__all__ = ["Perceives", "Twin", "TwinConfig", "run"]
 
 _log = logging.getLogger(__name__)
 _NO_FAULTS = Faults()
@@ -31,6 +32,20 @@ class TwinConfig:
     camera_hz: float = 15.0
     faults: Faults = _NO_FAULTS
     seed: int = 0
+
+
+@runtime_checkable
+class Perceives(Protocol):
+    """A scene that knows its objects and its task."""
+
+    def environment_state(self) -> np.ndarray:
+        """Return observation.environment_state [S]."""
+
+    def success(self) -> bool:
+        """Say whether the task's condition holds now."""
+
+    def instruction(self) -> str:
+        """Return the task in words."""
 
 
 class Twin:
@@ -71,6 +86,14 @@ class Twin:
             self._image_due_ns = now_ns + round(1e9 / self.config.camera_hz)
             for name, publisher in self._images.items():
                 publisher.publish(messages.image(self.scene.image(name), name, now_ns))
+
+    def success(self) -> bool:
+        """Say whether the scene's task is done; False without a task."""
+        return isinstance(self.scene, Perceives) and self.scene.success()
+
+    def task(self) -> str:
+        """Return the scene's task in words."""
+        return self.scene.instruction() if isinstance(self.scene, Perceives) else ""
 
     def close(self) -> None:
         self._transport.close()

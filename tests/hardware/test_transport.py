@@ -259,3 +259,14 @@ def test_faults_drop_duplicate_and_delay():
     assert 0.75 < len(set(order)) / 2000 < 0.85
     assert 0.05 < (len(order) - len(set(order))) / 2000 < 0.12
     assert sum(a > b for a, b in itertools.pairwise(order)) > 100
+
+
+# ---------------------------------------------------------------- rclpy
+
+
+def test_without_ros_the_rcl_transport_says_what_to_do():
+    from robolearn.errors import MissingLibraryError
+    from robolearn.hardware.rcl import RclTransport
+
+    with pytest.raises(MissingLibraryError, match="source a ROS 2"):
+        RclTransport(77)

@@ -1,0 +1,58 @@
+"""What a robot config says, and the parts that are built from it."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from robolearn.errors import ConfigError
+from robolearn.hardware.limits import SafetyConfig
+from robolearn.hardware.ros_robot import RosRobotConfig
+from robolearn.hardware.transport import Transport
+
+__all__ = ["RobotConfig", "TwinOptions", "open_transport"]
+
+
+@dataclass(frozen=True)
+class TwinOptions:
+    """The simulated arm that stands in for the real one."""
+
+    scene: str = "pick_place"
+    personality: Literal["jtc", "forward", "ur", "franka"] = "jtc"
+    image_px: int = 96
+    camera_hz: float = 15.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RobotConfig:
+    """One robot: its arm, how it is reached, what it is held to.
+
+    `cameras` are names; their pictures come from `/<name>/image_raw`. `signals` maps observation keys
+    to topics of std_msgs/Float64MultiArray.
+    """
+
+    name: str = "twin/panda"
+    arm: str = "panda"
+    transport: Literal["dds", "rcl"] = "dds"
+    domain: int = 0
+    ros: RosRobotConfig = field(default_factory=RosRobotConfig)
+    safety: SafetyConfig = field(default_factory=SafetyConfig)
+    base_m: tuple[float, float, float] = (0.0, 0.0, 0.0)  # of the arm, in the world frame of policies
+    cameras: tuple[str, ...] = ()
+    signals: dict[str, str] = field(default_factory=dict)
+    blend_s: float = 0.1
+    twin: TwinOptions | None = None
+
+    def __post_init__(self):
+        if not 0 <= self.domain <= 101:
+            raise ConfigError("robot.domain is not a ROS domain.", found=self.domain, expected="0 to 101")
+
+
+def open_transport(config: RobotConfig) -> Transport:
+    """Join the graph that `config` names."""
+    if config.transport == "rcl":
+        from robolearn.hardware.rcl import RclTransport
+
+        return RclTransport(config.domain)
+    from robolearn.hardware.dds import DdsTransport
+
+    return DdsTransport(config.domain)

@@ -1,0 +1,53 @@
+"""The policy's side of the ring: observations in, stamped chunks out, at the policy's own pace."""
+
+import numpy as np
+
+from robolearn.buffer import ObservationBuffer
+from robolearn.contracts import Actor
+from robolearn.errors import HardwareError
+from robolearn.hardware.observe import ActionMap, Reading, observation
+from robolearn.hardware.ring import Ring
+from robolearn.robots import Arm
+from robolearn.seeding import policy_noise
+
+__all__ = ["PolicyWorker"]
+
+_ROW = np.zeros(1, np.int64)
+
+
+class PolicyWorker:
+    """Decides every `execute` steps of the actor's rate; chunks carry the time of their observation."""
+
+    def __init__(self, actor: Actor, arm: Arm, chunks: Ring, base_m: np.ndarray, execute: int, seed: int = 0):
+        spec = actor.spec
+        if not 1 <= execute <= spec.chunk:
+            raise HardwareError("A chunk is too short for this horizon.", found=execute, expected=f"1 to {spec.chunk}")
+        self.actor, self.arm, self.execute, self.seed = actor, arm, execute, seed
+        self.period_s = 1.0 / spec.rate_hz
+        self._chunks, self._base_m = chunks, np.asarray(base_m, float)
+        self._actions = ActionMap(spec, arm, self._base_m)
+        self._buffer = ObservationBuffer(1, spec.history, self.period_s)
+        self._episode, self._step = 0, 0
+
+    def begin(self, episode: int) -> None:
+        """Forget the history; noise is that of `episode`."""
+        self._buffer.restart(_ROW)
+        self._episode, self._step = episode, 0
+
+    def step(self, reading: Reading) -> np.ndarray | None:
+        """Take one observation, once per period; returns the new targets [K,J+1] when a decision was due."""
+        values = observation(reading, self.actor.spec, self.arm, self._base_m)
+        stamp_ns = reading.state.stamp_ns
+        stamp = np.array([self._step * self.period_s])  # the nominal grid: jitter must not shift a history
+        self._buffer.append(_ROW, stamp, {key: value[None] for key, value in values.items()})
+        self._step += 1
+        if (self._step - 1) % self.execute:
+            return None
+        decision = (self._step - 1) // self.execute
+        noise = policy_noise(self.seed, self._episode, decision, self.actor.noise_shape)
+        chunk = np.asarray(self.actor.act(self._buffer.window(_ROW), noise[None])[0], float)
+        if not np.isfinite(chunk).all():
+            raise HardwareError("The policy returned a non-finite action.", do="check the checkpoint")
+        targets = self._actions.joints(chunk, reading.state.position_rad)
+        self._chunks.write(stamp_ns, targets)
+        return targets

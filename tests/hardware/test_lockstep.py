@@ -1,0 +1,117 @@
+"""Policy → ring → executor → topics → MuJoCo twin on a simulated clock, on the reach task."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mujoco")
+
+from robolearn.errors import HardwareError, SpecError
+from robolearn.hardware.deploy import RobotConfig, TwinOptions
+from robolearn.hardware.limits import SafetyConfig
+from robolearn.hardware.lockstep import Lockstep
+from robolearn.hardware.observe import ActionMap
+from robolearn.hardware.ros_robot import RosRobotConfig
+from robolearn.hardware.safety import Mode
+from robolearn.registry import resolve
+from robolearn.robots.panda import PANDA
+from robolearn.spec import ActionSpec, Feature, Spec
+
+BASE_M = (-0.56, 0.0, 0.912)
+STATE = ("x", "y", "z", "yaw", "width")
+
+
+class Seeker:
+    """A scripted actor: a straight line from the tool to the marker at 0.15 m/s, as a chunk of tool poses."""
+
+    noise_shape = (0,)
+
+    def __init__(self):
+        observations = {
+            "observation.state": Feature(shape=(5,), names=STATE),
+            "observation.environment_state": Feature(shape=(6,)),
+            "task": Feature(kind="text", dtype="str"),
+        }
+        names = ("x", "y", "z", "yaw", "gripper")
+        action = ActionSpec(5, "ee_pose", names, rotation="yaw", gripper="positive_closes")
+        self.spec = Spec(observations, action, rate_hz=20.0, history=2, chunk=16)
+        self.tasks = set()
+
+    def act(self, obs, noise, prefix=None):
+        self.tasks.add(str(obs["task"][0, -1]))
+        tool, goal = obs["observation.state"][0, -1, :3], obs["observation.environment_state"][0, -1, :3]
+        away = goal - tool
+        reach = np.linalg.norm(away)
+        along = np.minimum(0.15 / 20 * np.arange(16), reach)[:, None] / max(reach, 1e-9)
+        chunk = np.zeros((1, 16, 5))
+        chunk[0, :, :3], chunk[0, :, 4] = tool + along * away, -1.0
+        return chunk
+
+
+def config(controller="jtc", personality="jtc", **safety):
+    ros = RosRobotConfig(controller, gripper_topic="/gripper_controller/commands", gripper_joint="finger_joint1")
+    return RobotConfig(ros=ros, safety=SafetyConfig(**safety), base_m=BASE_M, twin=TwinOptions("reach", personality))
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return resolve("scene", "reach")("reach", PANDA)
+
+
+@pytest.mark.parametrize(
+    ("controller", "personality", "latency_s"), [("jtc", "jtc", 0.0), ("jtc", "jtc", 0.2), ("forward", "ur", 0.1)]
+)
+def test_a_policy_reaches_through_the_whole_stack(scene, controller, personality, latency_s):
+    actor = Seeker()
+    line = Lockstep(scene, PANDA, actor, config(controller, personality), execute=8, latency_s=latency_s)
+    episode = line.run(seed=3, episode=0, max_steps=120, hold_steps=5)
+    assert episode.success
+    assert episode.mode == Mode.RUN
+    assert actor.tasks == {"reach the marker"}
+
+
+def test_an_episode_is_a_function_of_its_seed(scene):
+    runs = [Lockstep(scene, PANDA, Seeker(), config(), execute=8).run(4, 0, 40, 5) for _ in range(2)]
+    assert runs[0] == runs[1]
+
+
+def test_a_policy_that_never_answers_never_moves_the_arm(scene):
+    line = Lockstep(scene, PANDA, Seeker(), config(), execute=8)
+    actor = line.actor
+    actor.act = lambda obs, noise, prefix=None: np.full((1, 16, 5), np.nan)
+    with pytest.raises(HardwareError, match="non-finite"):
+        line.run(3, 0, 20)
+
+
+def test_poses_out_of_reach_are_refused(home):
+    actions = ActionMap(Seeker().spec, PANDA, np.array(BASE_M))
+    with pytest.raises(HardwareError, match="cannot reach"):
+        actions.joints(np.array([[3.0, 0, 1, 0, 1]]), home)
+
+
+def test_gripper_signs_become_widths(home):
+    actions = ActionMap(Seeker().spec, PANDA, np.array(BASE_M))
+    chunk = np.tile([0.0, 0.0, 1.0, 0.0, 1.0], (2, 1))
+    chunk[1, 4] = -1
+    assert actions.joints(chunk, home)[:, 7].tolist() == [0.0, 0.08]
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        ActionSpec(7, "ee_delta", rotation="axis_angle"),
+        ActionSpec(8, "joint_velocity", (*PANDA.joints, "gripper")),
+        ActionSpec(8, "joint_position", ("a",) * 8),
+        ActionSpec(2),
+    ],
+)
+def test_other_actions_are_refused(action):
+    with pytest.raises(SpecError, match="cannot be executed"):
+        ActionMap(Spec({}, action, 10.0), PANDA, np.zeros(3))
+
+
+def test_another_robots_policy_is_refused():
+    action = ActionSpec(8, "joint_position", (*PANDA.joints, "gripper"))
+    with pytest.raises(SpecError, match="another robot"):
+        ActionMap(Spec({}, action, 10.0, robot="ur5e"), PANDA, np.zeros(3))
+    same = ActionMap(Spec({}, action, 10.0, robot="panda"), PANDA, np.zeros(3))
+    assert same.joints(np.arange(16.0).reshape(2, 8), np.zeros(7)).tolist() == np.arange(16.0).reshape(2, 8).tolist()
