@@ -2,13 +2,13 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from robolearn import __version__
 from robolearn.errors import ConfigError, RobolearnError, suggest
 
-__all__ = ["VERBS", "main"]
+__all__ = ["VERBS", "load", "main"]
 
 # verb → ("module:function" taking the remaining arguments, one line of help)
 VERBS: dict[str, tuple[str, str]] = {
@@ -67,5 +67,10 @@ def _dispatch(arguments: list[str]) -> int:
     verb, *rest = arguments
     if verb not in VERBS:
         raise ConfigError(f"Unknown verb '{verb}'.", expected=suggest(verb, VERBS), do="see robolearn --help")
-    module, _, function = VERBS[verb][0].partition(":")
-    return getattr(import_module(module), function)(rest) or 0
+    return load(VERBS[verb][0])(rest) or 0
+
+
+def load(target: str) -> Callable[[Sequence[str]], int | None]:
+    """Import the "module:function" of a command table."""
+    module, _, function = target.partition(":")
+    return getattr(import_module(module), function)

@@ -2,11 +2,11 @@
 
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 
 import numpy as np
 
 from robolearn.api import open_dataset
+from robolearn.cli import load
 from robolearn.cli.arguments import parse_arguments
 from robolearn.cli.show import table
 from robolearn.cli.train import locate_data
@@ -30,8 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     name, *rest = arguments
     if name not in COMMANDS:
         raise ConfigError(f"Unknown sub-command 'data {name}'.", expected=suggest(name, COMMANDS))
-    module, _, function = COMMANDS[name][0].partition(":")
-    return getattr(import_module(module), function)(rest) or 0
+    return load(COMMANDS[name][0])(rest) or 0
 
 
 def info(arguments: Sequence[str]) -> None:
