@@ -13,7 +13,7 @@ from torch import Tensor
 
 from robolearn.contracts import Batch
 from robolearn.errors import ConfigError
-from robolearn.policies.common import ChunkConfig, ChunkPolicy, chunk_mean, pin_prefix
+from robolearn.policies.common import ChunkConfig, ChunkPolicy, check_prefix, chunk_mean, pin_prefix
 from robolearn.policies.goals import Condition, GoalConfig, Goals
 from robolearn.policies.samplers import Denoiser, denoise, noise_levels, sum_of
 from robolearn.spec import Spec
@@ -86,7 +86,7 @@ class BESOPolicy(ChunkPolicy):
 
     def sample(self, obs: Batch, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
         """Return chunks [B,K,A] from `noise` [B,K,A]."""
-        self.check_prefix(prefix)
+        check_prefix(self.spec, prefix)
         options = self.config.noise
         levels = noise_levels(self.config.schedule, options.sigma_min, options.sigma_max, self.config.steps)
         denoiser = self.denoiser(self.goals.conditions(obs, self.encoder, noise))

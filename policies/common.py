@@ -8,13 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from robolearn.contracts import Batch, Transform
-from robolearn.errors import ConfigError, SpecError
+from robolearn.errors import ConfigError, SpecError, suggest
 from robolearn.nets.encoders import EncoderConfig, ObservationEncoder
 from robolearn.nets.networks import MLPConfig, NetworkConfig
 from robolearn.registry import resolve
 from robolearn.spec import Spec
 
-__all__ = ["ChunkConfig", "ChunkPolicy", "Norm", "chunk_mean", "pin_prefix"]
+__all__ = [
+    "ChunkConfig",
+    "ChunkPolicy",
+    "Norm",
+    "check_prefix",
+    "chunk_mean",
+    "default_transforms",
+    "parameter_groups",
+    "pin_prefix",
+    "read",
+]
 
 Norm = Literal["min_max", "mean_std", "quantile", "identity"]
 
@@ -40,15 +50,7 @@ class ChunkConfig:
 
     def transforms(self, spec: Spec) -> Sequence[Transform]:
         """Return the unfitted steps that end at the network: images to float, text to vectors, normalisation."""
-        kinds = {feature.kind for feature in spec.observations.values()}
-        steps: list[Transform] = []
-        if "image" in kinds:
-            steps.append(resolve("transform", "image_to_float")())
-        if "text" in kinds:
-            steps.append(resolve("transform", "embed_text")())
-
-        steps.append(resolve("transform", "normalize")({"*": self.observation_norm, "action": self.action_norm}))
-        return steps
+        return default_transforms(spec, self.observation_norm, self.action_norm)
 
 
 class ChunkPolicy(nn.Module):
@@ -65,24 +67,49 @@ class ChunkPolicy(nn.Module):
         """Shape of the noise of one decision: one chunk."""
         return (self.spec.chunk, self.spec.action.dim)
 
-    def check_prefix(self, prefix: Tensor | None) -> None:
-        """Raise `SpecError` unless `prefix` [B,P,A] is none or fits a chunk."""
-        chunk, dim = self.spec.chunk, self.spec.action.dim
-        if prefix is not None and (prefix.shape[1] > chunk or prefix.shape[2:] != (dim,)):
-            raise SpecError(
-                "The prefix does not fit the chunk.",
-                found=tuple(prefix.shape),
-                expected=f"[B, at most {chunk}, {dim}]",
-            )
-
     def blocks(self) -> list[nn.Module]:
         """Return the repeated blocks, for sharding, compilation and checkpointing."""
         return list(self.network.blocks)
 
     def param_groups(self) -> Iterator[dict]:
         """Yield two groups: matrices, which decay, and vectors, which do not."""
-        yield {"params": [p for p in self.parameters() if p.ndim > 1]}
-        yield {"params": [p for p in self.parameters() if p.ndim <= 1], "weight_decay": 0.0}
+        yield from parameter_groups(self)
+
+
+def default_transforms(spec: Spec, observation_norm: Norm, action_norm: Norm) -> list[Transform]:
+    """Return the unfitted steps before a network: images to float, text to vectors, normalisation."""
+    kinds = {feature.kind for feature in spec.observations.values()}
+    steps: list[Transform] = []
+    if "image" in kinds:
+        steps.append(resolve("transform", "image_to_float")())
+    texts = [key for key, feature in spec.observations.items() if feature.kind == "text"]
+    for key in texts:
+        output = "observation.language" if len(texts) == 1 else f"{key}.embedding"
+        steps.append(resolve("transform", "embed_text")(key=key, output=output))
+    steps.append(resolve("transform", "normalize")({"*": observation_norm, "action": action_norm}))
+    return steps
+
+
+def parameter_groups(module: nn.Module) -> Iterator[dict]:
+    """Yield two groups: matrices, which decay, and vectors, which do not."""
+    yield {"params": [p for p in module.parameters() if p.ndim > 1]}
+    yield {"params": [p for p in module.parameters() if p.ndim <= 1], "weight_decay": 0.0}
+
+
+def check_prefix(spec: Spec, prefix: Tensor | None) -> None:
+    """Raise `SpecError` unless `prefix` [B,P,A] is none or fits a chunk of `spec`."""
+    chunk, dim = spec.chunk, spec.action.dim
+    if prefix is not None and (prefix.shape[1] > chunk or prefix.shape[2:] != (dim,)):
+        raise SpecError(
+            "The prefix does not fit the chunk.", found=tuple(prefix.shape), expected=f"[B, at most {chunk}, {dim}]"
+        )
+
+
+def read(batch: Batch, key: str) -> Tensor:
+    """Return an observation of a batch; raises `SpecError` naming what there is."""
+    if key not in batch:
+        raise SpecError(f"The batch lacks '{key}'.", expected=suggest(key, batch))
+    return batch[key]
 
 
 def chunk_mean(error: Tensor, batch: Batch) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from robolearn.contracts import Batch
 from robolearn.errors import ConfigError
-from robolearn.policies.common import ChunkConfig, ChunkPolicy, Norm, chunk_mean, pin_prefix
+from robolearn.policies.common import ChunkConfig, ChunkPolicy, Norm, check_prefix, chunk_mean, pin_prefix
 from robolearn.policies.samplers import Betas, alpha_bars, diffusion_steps
 from robolearn.spec import Spec
 
@@ -93,7 +93,7 @@ class DiffusionPolicy(ChunkPolicy):
 
     def sample(self, obs: Batch, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
         """Return chunks [B,K,A] from `noise` [B,N,K,A]: where sampling starts, then what its steps add."""
-        self.check_prefix(prefix)
+        check_prefix(self.spec, prefix)
         condition = self.encoder(obs)
         if self.config.sampler.name == "unipc":
             return self._sample_unipc(condition, noise[:, 0], prefix)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robolearn.contracts import Batch
 from robolearn.errors import ConfigError
-from robolearn.policies.common import ChunkConfig, ChunkPolicy, chunk_mean, pin_prefix
+from robolearn.policies.common import ChunkConfig, ChunkPolicy, check_prefix, chunk_mean, pin_prefix
 from robolearn.policies.goals import Condition, GoalConfig, Goals
 from robolearn.policies.samplers import Solver, Velocity, guided_velocity, integrate, sum_of
 from robolearn.spec import Spec
@@ -76,7 +76,7 @@ class FlowPolicy(ChunkPolicy):
 
     def sample(self, obs: Batch, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
         """Return chunks [B,K,A] from `noise` [B,K,A]."""
-        self.check_prefix(prefix)
+        check_prefix(self.spec, prefix)
         velocity = self.velocity(self.goals.conditions(obs, self.encoder, noise))
         if prefix is None:
             return integrate(velocity, noise, self.config.steps, self.config.solver)

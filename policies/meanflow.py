@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 
 from robolearn.contracts import Batch
 from robolearn.errors import ConfigError
-from robolearn.policies.common import ChunkConfig, ChunkPolicy, chunk_mean, pin_prefix
+from robolearn.policies.common import ChunkConfig, ChunkPolicy, check_prefix, chunk_mean, pin_prefix
 from robolearn.policies.goals import Condition, GoalConfig, Goals
 from robolearn.policies.samplers import sum_of
 from robolearn.spec import Spec
@@ -79,7 +79,7 @@ class MeanFlowPolicy(ChunkPolicy):
 
     def sample(self, obs: Batch, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
         """Return chunks [B,K,A] from `noise` [B,K,A]."""
-        self.check_prefix(prefix)
+        check_prefix(self.spec, prefix)
         conditions = self.goals.conditions(obs, self.encoder, noise)
         x, size = noise, 1.0 / self.config.steps
         for step in range(self.config.steps):
@@ -97,11 +97,11 @@ class MeanFlowPolicy(ChunkPolicy):
         count = self._span_count(len(x))
         part = tuple(group[:count].detach() for group in condition)
         # The derivative is small against its operands: full precision, and kernels that have one.
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False), nn.attention.sdpa_kernel(_MATH):
-            with forward_ad.dual_level():
-                state = forward_ad.make_dual(x[:count], velocity[:count])
-                time = forward_ad.make_dual(start[:count], torch.ones_like(start[:count]))
-                slope = forward_ad.unpack_dual(self._average(state, time, stop[:count], part)).tangent
+        full = torch.autocast(x.device.type, enabled=False)
+        with torch.no_grad(), full, nn.attention.sdpa_kernel(_MATH), forward_ad.dual_level():
+            state = forward_ad.make_dual(x[:count], velocity[:count])
+            time = forward_ad.make_dual(start[:count], torch.ones_like(start[:count]))
+            slope = forward_ad.unpack_dual(self._average(state, time, stop[:count], part)).tangent
         target = velocity.clone()
         target[:count] += (stop - start)[:count, None, None] * slope
         return target

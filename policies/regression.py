@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from robolearn.contracts import Batch
-from robolearn.policies.common import ChunkConfig, ChunkPolicy, chunk_mean, pin_prefix
+from robolearn.policies.common import ChunkConfig, ChunkPolicy, check_prefix, chunk_mean, pin_prefix
 from robolearn.spec import Spec
 
 __all__ = ["RegressionConfig", "RegressionPolicy"]
@@ -40,7 +40,7 @@ class RegressionPolicy(ChunkPolicy):
 
     def sample(self, obs: Batch, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
         """Return chunks [B,K,A]; `noise` [B,0] only says how many."""
-        self.check_prefix(prefix)
+        check_prefix(self.spec, prefix)
         return pin_prefix(self._predict(obs, len(noise)), prefix)
 
     def _predict(self, batch: Batch, count: int) -> Tensor:

@@ -16,6 +16,7 @@ __all__ = ["groups", "names", "register", "resolve"]
 _TABLE: dict[str, dict[str, str]] = {
     # Policies: a frozen Config dataclass with `build(spec) -> Policy`.
     "policy": {
+        "act": "robolearn.policies.act:ACTConfig",
         "beso": "robolearn.policies.beso:BESOConfig",
         "flow": "robolearn.policies.flow:FlowConfig",
         "diffusion": "robolearn.policies.diffusion:DiffusionConfig",

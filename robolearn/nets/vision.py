@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from robolearn.errors import ConfigError
 
-__all__ = ["ImageEncoder", "ResNetConfig", "SpatialSoftmax", "crop"]
+__all__ = ["ImageEncoder", "ResNetConfig", "SpatialSoftmax", "crop", "feature_map"]
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,9 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, config: ResNetConfig, shape: tuple[int, ...]):
         super().__init__()
-        from torchvision.models import resnet  # slow to import, and only image policies need it
-
         channels, height, width = shape
         self.size = (max(1, round(height * config.crop)), max(1, round(width * config.crop)))
-        model = {18: resnet.resnet18, 34: resnet.resnet34}[config.layers](weights=None, norm_layer=_group_norm)
-        if channels != 3:
-            model.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
-        self.backbone = nn.Sequential(*list(model.children())[:-2])
+        self.backbone = feature_map({18: "resnet18", 34: "resnet34"}[config.layers], "group", channels)
         if config.pool == "spatial_softmax":
             rows, columns = (-(-side // 32) for side in self.size)
             self.pool, features = SpatialSoftmax(512, config.keypoints, rows, columns), 2 * config.keypoints
@@ -77,6 +72,18 @@ class SpatialSoftmax(nn.Module):
         """Map [N,C,h,w] to keypoints [N, 2·keypoints] as x, y pairs."""
         attention = self.features(maps).flatten(2).softmax(-1)
         return (attention @ self.grid.to(attention.dtype)).flatten(1)
+
+
+def feature_map(name: str, norm: Literal["group", "frozen_batch"], channels: int = 3) -> nn.Sequential:
+    """Return the convolutions of a ResNet: images [N,C,H,W] to maps [N,512,H/32,W/32]."""
+    from torchvision.models import resnet  # slow to import, and only image policies need it
+    from torchvision.ops import FrozenBatchNorm2d
+
+    make = {"resnet18": resnet.resnet18, "resnet34": resnet.resnet34}[name]
+    model = make(weights=None, norm_layer=_group_norm if norm == "group" else FrozenBatchNorm2d)
+    if channels != 3:
+        model.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+    return nn.Sequential(*list(model.children())[:-2])
 
 
 def crop(images: Tensor, size: tuple[int, int], random: bool) -> Tensor:

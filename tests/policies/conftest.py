@@ -15,6 +15,10 @@ SMALL = {
     "transformer": {"name": "transformer", "width": 16, "depth": 1, "heads": 2},
 }
 
+ALONE = {  # policies with networks of their own
+    "act": {"layers": {"width": 16, "heads": 2, "feed_width": 16, "dropout": 0.0}, "depths": [1, 1, 1], "latent": 4},
+}
+
 
 class Workbench:
     """Builds small policies and the batches they read."""
@@ -32,9 +36,8 @@ class Workbench:
     )
 
     def config(self, name, **options):
-        return parse(
-            resolve("policy", name), {"name": name, "history": 2, "chunk": 8, "network": SMALL["mlp"], **options}
-        )
+        small = ALONE.get(name, {"network": SMALL["mlp"]})
+        return parse(resolve("policy", name), {"name": name, "history": 2, "chunk": 8, **small, **options})
 
     def policy(self, name, spec=None, **options):
         torch.manual_seed(0)
