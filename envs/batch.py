@@ -127,7 +127,7 @@ class BatchEnv(gymnasium.vector.VectorEnv):
         self, row: int = 0, camera: str = "side", width: int = 480, height: int = 360
     ) -> np.ndarray:
         """Return a picture [height,width,3] uint8 of one row."""
-        return self._cameras.picture(self.data[row], camera, width, height)
+        return self._cameras.picture(self.data[row], camera, width, height, fine=True)
 
     def close_extras(self, **kwargs: Any) -> None:
         if self._pool is not None:

@@ -1,4 +1,4 @@
-"""Pictures of rows: one renderer per thread and camera, made on first use."""
+"""Pictures of rows: one renderer per camera, made on first use and shared by the threads."""
 
 import threading
 from collections.abc import Callable
@@ -21,15 +21,23 @@ class Renderer(Protocol):
         """Return (height, width, 3) uint8."""
 
 
-def _drawing(model: mujoco.MjModel, camera: str, width: int, height: int) -> Renderer:
+def _drawing(model: mujoco.MjModel, camera: str, width: int, height: int, fine: bool) -> Renderer:
     return Drawing(model, camera, width, height)
 
 
-_RENDERERS: dict[str, tuple[bool, Callable[[mujoco.MjModel, str, int, int], Renderer]]] = {
-    # name → (needs visual meshes, how to make one)
+def _raster(model: mujoco.MjModel, camera: str, width: int, height: int, fine: bool) -> Renderer:
+    from robolearn.envs.raster import Rasteriser, RasterOptions  # it imports a compiler
+
+    options = RasterOptions(samples=2, shadows=True) if fine else RasterOptions()
+    return Rasteriser(model, camera, width, height, options)
+
+
+_RENDERERS: dict[str, tuple[bool, Callable[[mujoco.MjModel, str, int, int, bool], Renderer]]] = {
+    # name → (needs visual meshes, how to make one that threads may share)
     "drawing": (False, _drawing),
+    "raster": (True, _raster),
 }
-_DEFAULT = "drawing"
+_DEFAULT = "raster"
 
 
 class Cameras:
@@ -41,27 +49,27 @@ class Cameras:
             raise EnvError(f"Unknown renderer '{renderer}'.", expected=suggest(renderer, ["auto", *_RENDERERS]))
         self._task, (self._visual, self._make) = task, _RENDERERS[name]
         self._model: mujoco.MjModel | None = None
+        self._renderers: dict[tuple[str, int, int, bool], Renderer] = {}
         self._lock, self._local = threading.Lock(), threading.local()
 
-    def picture(self, data: mujoco.MjData, camera: str, width: int, height: int) -> np.ndarray:
-        """Return what `camera` sees of the state `data` of the task's lean scene."""
-        local = self._local
-        if not hasattr(local, "data"):
-            local.data, local.renderers = mujoco.MjData(self._scene()), {}
-        model, pose = self._scene(), local.data
-        key = (camera, width, height)
-        if key not in local.renderers:
-            names = [model.camera(index).name for index in range(model.ncam)]
-            if camera not in names:
-                raise EnvError(f"No camera '{camera}'.", expected=suggest(camera, names))
-            local.renderers[key] = self._make(model, camera, width, height)
+    def picture(self, data: mujoco.MjData, camera: str, width: int, height: int, fine: bool = False) -> np.ndarray:
+        """Return what `camera` sees of the state `data` of the task's lean scene; `fine` is for people."""
+        model, renderer = self._renderer((camera, width, height, fine))
+        if not hasattr(self._local, "data"):
+            self._local.data = mujoco.MjData(model)
+        pose = self._local.data
         pose.qpos[:], pose.mocap_pos[:], pose.mocap_quat[:] = data.qpos, data.mocap_pos, data.mocap_quat
         mujoco.mj_kinematics(model, pose)
         mujoco.mj_camlight(model, pose)
-        return local.renderers[key].render(pose)
+        return renderer.render(pose)
 
-    def _scene(self) -> mujoco.MjModel:
+    def _renderer(self, key: tuple[str, int, int, bool]) -> tuple[mujoco.MjModel, Renderer]:
         with self._lock:
             if self._model is None:
                 self._model = self._task.scene(self._visual).compile()
-            return self._model
+            if key not in self._renderers:
+                names = [self._model.camera(index).name for index in range(self._model.ncam)]
+                if key[0] not in names:
+                    raise EnvError(f"No camera '{key[0]}'.", expected=suggest(key[0], names))
+                self._renderers[key] = self._make(self._model, *key)
+            return self._model, self._renderers[key]

@@ -42,9 +42,13 @@ def tabletop(timestep_s: float = 0.005, half_m: tuple[float, float] = (0.4, 0.5)
     option.cone, option.impratio = mujoco.mjtCone.mjCONE_PYRAMIDAL, 1.0
     option.disableflags = int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)  # a diverged state stays visible
     spec.memory = 2**20  # [bytes] of working memory per environment; the default reserves more
-    spec.visual.headlight.ambient, spec.visual.headlight.diffuse = [0.35] * 3, [0.35] * 3
+    head = spec.visual.headlight
+    head.ambient, head.diffuse, head.specular = [0.4] * 3, [0.25] * 3, [0.0] * 3
     world = spec.worldbody
-    world.add_light(pos=[0.6, -0.6, 2.2], dir=[-0.25, 0.25, -1.0], diffuse=[0.6] * 3, castshadow=True)
+    sun = world.add_light(pos=[0.6, -0.6, 2.5], dir=[-0.25, 0.3, -1.0], diffuse=[0.55] * 3, specular=[0.1] * 3)
+    sun.type, sun.castshadow = mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, True
+    sky = spec.add_texture(name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, width=64, height=384)
+    sky.builtin, sky.rgb1, sky.rgb2 = mujoco.mjtBuiltin.mjBUILTIN_GRADIENT, [0.93, 0.95, 0.97], [0.72, 0.78, 0.85]
     world.add_geom(
         name="floor", type=_GEOM.mjGEOM_PLANE, size=[3, 3, 0.1], rgba=[0.78, 0.8, 0.82, 1], contype=0, conaffinity=0
     )
@@ -75,6 +79,8 @@ def add_arm(
     robot.body("right_hand").add_frame().attach_body(hand.worldbody.first_body(), "", "")
     frame = spec.worldbody.add_frame(pos=list(base_m), quat=quat_yaw(yaw_rad))
     frame.attach_body(robot.body("base"), prefix, "")
+    half = base_m[2] / 2 - 0.005
+    add_box(spec.worldbody, f"{prefix}stand", (base_m[0], base_m[1], half), (0.1, 0.12, half), (0.3, 0.31, 0.34, 1))
     spec.camera(prefix + "eye_in_hand").name = "wrist" if prefix == "robot0_" else prefix + "wrist"
     for body in spec.bodies:
         if body.name.startswith(prefix):
