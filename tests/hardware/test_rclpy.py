@@ -1,0 +1,121 @@
+"""Against real rclpy peers, when an environment with one is there (tests/hardware/install_ros.sh)."""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robolearn.hardware import messages
+from robolearn.hardware.dds import DdsTransport
+from robolearn.hardware.ros_robot import RosRobot, RosRobotConfig
+from robolearn.hardware.transport import LATCHED
+from robolearn.robots.panda import PANDA
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = Path(os.environ.get("ROBOLEARN_ROS_PYTHON", ROOT / ".ros" / "bin" / "python"))
+STATE = "sensor_msgs/msg/JointState"
+
+pytestmark = pytest.mark.skipif(
+    not PYTHON.exists(), reason="NO RCLPY PEER: run tests/hardware/install_ros.sh to test against real ROS 2"
+)
+
+
+@pytest.fixture
+def peer():
+    running = []
+
+    def start(*arguments):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+        command = [str(PYTHON), str(ROOT / "tests/hardware/rcl_peer.py"), *map(str, arguments)]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def transport():
+    made = DdsTransport(77)
+    yield made
+    made.close()
+
+
+def result(process):
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err[-2000:]
+    return json.loads(out.strip().splitlines()[-1])
+
+
+def wait(condition, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_joint_states_cross_both_ways_unchanged(peer, transport):
+    publisher, subscriber = transport.publisher("/ping", STATE), transport.subscriber("/pong", STATE)
+    process = peer("echo", 40)
+    wait(lambda: publisher.matched() > 0 and transport.others("/pong") > 0)
+    time.sleep(0.5)
+    draw, sent, got = np.random.default_rng(0), [], []
+    for i in range(200):
+        position = draw.normal(size=7)
+        publisher.publish(messages.joint_state(PANDA.joints, position, -position, 1000 + i))
+        sent.append(position)
+        wait(lambda: got.extend(subscriber.take()) or len(got) == len(sent))
+    for position, received in zip(sent, got, strict=True):
+        assert received.message.position.tolist() == position.tolist()
+        assert received.message.name == list(PANDA.joints)
+    report = result(process)
+    assert report["echoed"] == 200
+    assert report["malformed"] == 0
+    assert report["others"] == 1
+    assert report["reliability"] == ["RELIABLE"]
+    assert report["durability"] == ["VOLATILE"]
+    assert report["type_hash"] == [messages.type_hash(STATE)]
+    assert subscriber.malformed == 0
+
+
+def test_a_closed_loop_at_250_hz_by_counts(peer, transport):
+    process = peer("arm", 12)
+    robot = RosRobot(PANDA, transport, RosRobotConfig("forward", connect_s=30))
+    robot.connect()
+    start, due, ticks, target = time.monotonic(), time.monotonic(), 0, np.array(PANDA.home_rad)
+    while time.monotonic() - start < 3.0:
+        robot.read()
+        target = np.array(PANDA.home_rad) + 0.1 * np.sin(time.monotonic() - start)
+        robot.send(target, time.monotonic_ns())
+        ticks += 1
+        due = max(due + 0.004, time.monotonic())
+        time.sleep(max(due - time.monotonic(), 0))
+    wait(lambda: np.abs(robot.read().position_rad - target).max() < 1e-12)
+    report = result(process)
+    assert report["commands"] > 0.5 * ticks
+    assert np.allclose(report["last"], target)
+
+
+def test_a_latched_message_reaches_a_late_node(peer, transport):
+    publisher = transport.publisher("/robot_description", "std_msgs/msg/String", LATCHED)
+    publisher.publish(messages.message("std_msgs/msg/String", "<robot/>"))
+    code = (
+        "import time\nfrom robolearn.hardware.rcl import RclTransport\n"
+        "from robolearn.hardware.transport import LATCHED\n"
+        "t = RclTransport(77, 'late'); s = t.subscriber('/robot_description', 'std_msgs/msg/String', LATCHED)\n"
+        "end = time.monotonic() + 30; got = []\n"
+        "while not got and time.monotonic() < end: got += s.take(); time.sleep(0.01)\n"
+        "print(got[0].message.data if got else 'nothing'); t.close()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    run = subprocess.run(
+        [str(PYTHON), "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "<robot/>" in run.stdout
