@@ -67,7 +67,11 @@ class ActionSpec:
 
 @dataclass(frozen=True)
 class Spec:
-    """Observations, action and rate; policies also state their history and chunk length."""
+    """Observations, action and rate; policies also state their history and chunk length.
+
+    Observations are kept in the order of their names, so that a network that concatenates them is
+    the same whoever wrote the spec down.
+    """
 
     observations: Mapping[str, Feature]
     action: ActionSpec
@@ -78,6 +82,7 @@ class Spec:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
+        object.__setattr__(self, "observations", dict(sorted(self.observations.items())))
         if not (0 < self.rate_hz < 1e5):
             raise SpecError(
                 "The rate of a spec is a positive number.", found=self.rate_hz, expected="0 < rate_hz < 1e5"

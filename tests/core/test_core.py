@@ -46,6 +46,11 @@ def test_a_spec_round_trips_through_plain_data():
     assert Spec.from_dict(SPEC.to_dict()) == SPEC
 
 
+def test_the_order_in_which_a_spec_is_written_does_not_matter():
+    turned = Spec(dict(reversed(SPEC.observations.items())), SPEC.action, SPEC.rate_hz)
+    assert list(turned.observations) == list(SPEC.observations) == sorted(SPEC.observations)
+
+
 def test_equal_specs_fit():
     assert check(SPEC, SPEC) == []
 
