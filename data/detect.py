@@ -34,10 +34,14 @@ def _folder(path: Path) -> str | None:
         return "lerobot_v2" if version.startswith("v2") else "lerobot"
     if (path / ".zgroup").exists():
         return "zarr"
-    return None
+    if (path / "features.json").exists():
+        return "rlds"
+    if (path / "metadata.yaml").exists():
+        return "rosbag"
+    return "hdf5" if any(path.glob("*.hdf5")) else None
 
 
 def _file(path: Path) -> str | None:
     if path.suffix == ".zip" and zipfile.is_zipfile(path):
         return "zarr"
-    return None
+    return {".hdf5": "hdf5", ".h5": "hdf5", ".mcap": "rosbag"}.get(path.suffix)

@@ -6,6 +6,7 @@ because its input ends then. The protocol: a JSON line opens an episode, then on
 """
 
 import json
+import os
 import signal
 import sys
 from io import BufferedReader
@@ -25,7 +26,7 @@ STATS_STRIDE = 8  # every eighth frame enters the image statistics
 def main() -> None:
     """Serve episodes until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process in order
-    source, target = BufferedReader(sys.stdin.buffer.raw), sys.stdout.buffer
+    source, target = os.fdopen(0, "rb"), sys.stdout.buffer
     while line := source.readline():
         try:
             answer = _episode(json.loads(line), source)

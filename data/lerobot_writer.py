@@ -5,7 +5,6 @@ journal into `data/`, `videos/` and `meta/`; `info.json` is replaced last, so it
 is not there, and the folder opens at every moment.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from robolearn.config import parse
 from robolearn.data import stats as statistics
+from robolearn.data.arrow import arrow_table
 from robolearn.data.cameras import Camera, EncodedVideo
 from robolearn.data.compaction import compact
 from robolearn.data.files import is_leftover, write_json
@@ -264,7 +264,7 @@ class LeRobotWriter:
                 metadata.setdefault("repeated_frames", {})[key] = video.dropped
         if REAL_TIME in columns and length > 1:
             metadata["measured_rate_hz"] = float(1 / np.median(np.diff(columns[REAL_TIME])))
-        table = _arrow_table({key: columns[key] for key in features if key not in videos}, features)
+        table = arrow_table({key: columns[key] for key in features if key not in videos}, features)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="snappy", write_page_checksum=True)
         entry = Entry(
@@ -315,48 +315,3 @@ def _episode_stats(columns: Mapping[str, Any], features: Mapping[str, Any]) -> d
         result[key] = {name: value[columns_of_key].tolist() for name, value in together.items() if name != "count"}
         result[key]["count"] = together["count"].tolist()
     return {key: result[key] for key in features if key in result}
-
-
-def _arrow_table(columns: Mapping[str, np.ndarray], features: Mapping[str, Any]) -> pa.Table:
-    fields, arrays, declared = [], [], {}
-    for key, values in columns.items():
-        array, extension, declared[key] = _arrow_column(values, features[key])
-        fields.append(pa.field(key, array.type, metadata=extension))
-        arrays.append(array)
-    metadata = {"huggingface": json.dumps({"info": {"features": declared}})}
-    return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=metadata))
-
-
-def _arrow_column(values: np.ndarray, feature: Mapping[str, Any]) -> tuple[pa.Array, dict[str, str] | None, dict]:
-    dtype, shape = feature["dtype"], feature["shape"]
-    if dtype == "image":
-        encoded = [{"bytes": _png(frame), "path": None} for frame in values]
-        return pa.array(encoded, pa.struct({"bytes": pa.binary(), "path": pa.string()})), None, {"_type": "Image"}
-    value_type = {"dtype": dtype, "_type": "Value"}
-    array = pa.array(values.ravel() if dtype != "bool" else values.ravel().astype(bool))
-    if shape == [1]:
-        return array, None, value_type
-    if len(shape) == 1:
-        return (
-            pa.FixedSizeListArray.from_arrays(array, shape[0]),
-            None,
-            {"feature": value_type, "length": shape[0], "_type": "List"},
-        )
-    for size in reversed(shape):
-        array = pa.ListArray.from_arrays(np.arange(0, len(array) + 1, size, dtype=np.int32), array)
-    name = f"Array{len(shape)}D"
-    extension = {
-        "ARROW:extension:metadata": json.dumps([shape, dtype]),
-        "ARROW:extension:name": f"datasets.features.features.{name}ExtensionType",
-    }
-    return array, extension, {"shape": shape, "dtype": dtype, "_type": name}
-
-
-def _png(frame: np.ndarray) -> bytes:
-    import cv2
-
-    picture = frame[..., ::-1] if frame.shape[-1] == 3 else frame
-    good, content = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    if not good:
-        raise DataError("A picture could not be stored as PNG.", found=frame.shape)
-    return content.tobytes()

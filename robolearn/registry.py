@@ -26,7 +26,9 @@ _TABLE: dict[str, dict[str, str]] = {
     # Storage kinds: `open(path, options) -> EpisodeSource`; "auto" detects the kind.
     "data": {
         "auto": "robolearn.data.detect:open_auto",
+        "hdf5": "robolearn.data.hdf5:open_dataset",
         "lerobot": "robolearn.data.lerobot_v3:open_dataset",
+        "lerobot_v2": "robolearn.data.lerobot_v2:open_dataset",
         "zarr": "robolearn.data.zarr_replay:open_dataset",
     },
     # Sinks: `open(path, spec, options) -> EpisodeSink`.

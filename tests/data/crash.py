@@ -1,4 +1,5 @@
-"""Recordings that are killed: `crash.py kill COUNT SIGNAL SEED FOLDER` and `crash.py steps FOLDER`.
+"""Recordings that are killed: `crash.py kill COUNT SIGNAL SEED FOLDER` and `crash.py steps STRIDE FOLDER`,
+`crash.py full FOLDER`.
 
 A parent forks one recorder after the other and kills it: at random moments, or in front of the n-th
 write, sync, rename or removal for every n. After each death another child opens the store and
@@ -19,13 +20,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-import robolearn.data.compaction
-import robolearn.data.files
-import robolearn.data.journal
 from robolearn.data.lerobot_v3 import LeRobotReader
 from robolearn.data.lerobot_writer import WriterOptions
 from robolearn.data.recorder import Recorder
 from robolearn.data.synthetic import STATE_SPEC, frame
+
+WRITE = os.write  # not counted as a step
 
 
 def record(root: Path, acks: int, seed: int, sessions: int, episodes: int) -> None:
@@ -39,7 +39,7 @@ def record(root: Path, acks: int, seed: int, sessions: int, episodes: int) -> No
             for step in range(length):
                 recorder.add_frame(frame(STATE_SPEC, number, step))
             given = recorder.save_episode({"seed": number})
-            os.write(acks, f"{given} {length}\n".encode())
+            WRITE(acks, f"{given} {length}\n".encode())
         recorder.close()
 
 
@@ -74,7 +74,7 @@ def in_child(function, *arguments) -> int:
         return child
     try:
         function(*arguments)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the parent sees the exit status
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
@@ -157,12 +157,12 @@ def resumed(root: Path, path: Path) -> None:
         raise AssertionError("the resumed recording is incomplete")
 
 
-def steps(folder: Path) -> dict:
-    """Kill one recording of two sessions in front of every step it takes, then resume it."""
-    failures = step = 0
+def steps(folder: Path, stride: int) -> dict:
+    """Kill one recording of two sessions in front of every `stride`-th step it takes, then resume it."""
+    failures, step = 0, 1 - stride
     finished = False
     while not finished:
-        step += 1
+        step += stride
         root, acks = folder / f"set-{step}", folder / f"acks-{step}"
         target = os.open(acks, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         finished = os.waitpid(in_child(killed_at, root, target, step), 0)[1] == 0
@@ -193,7 +193,7 @@ def disk_full(root: Path, acks: int, step: int) -> None:
             failed += 1
             continue
         saved += 1
-        os.write(acks, f"{given} 3\n".encode())
+        WRITE(acks, f"{given} 3\n".encode())
     reached = injected.left <= 0
     injected.left = -1  # the disk has space again
     recorder.close()
@@ -224,5 +224,5 @@ if __name__ == "__main__":
     if what == "kill":
         result = kill(int(rest[0]), int(rest[1]), int(rest[2]), Path(rest[3]))
     else:
-        result = {"steps": steps, "full": full}[what](Path(rest[0]))
-    print(json.dumps(result))
+        result = steps(Path(rest[1]), int(rest[0])) if what == "steps" else full(Path(rest[0]))
+    sys.stdout.write(json.dumps(result))
