@@ -55,6 +55,7 @@ class DdsTransport:
         self._participant = DomainParticipant(number)
         self._publications = BuiltinDataReader(self._participant, BuiltinTopicDcpsPublication)
         self._topics: dict[tuple[str, str], Topic] = {}
+        self._open = True
 
     def publisher(self, topic: str, kind: str, qos: Qos = DEFAULT) -> "_Publisher":
         policies = [*_policies(qos), Policy.Userdata(f"typehash={type_hash(kind)};".encode())]
@@ -72,8 +73,10 @@ class DdsTransport:
         return sum(each.topic_name == name and each.participant_key != mine for each in found)
 
     def close(self) -> None:
-        self._topics.clear()
-        del self._publications, self._participant
+        if self._open:
+            self._open = False
+            self._topics.clear()
+            del self._publications, self._participant
 
     def _topic(self, topic: str, kind: str) -> Topic:
         key = require_topic(topic), kind
@@ -142,6 +145,7 @@ def _idl(kind: str) -> Any:
     carried = {
         "__init__": lambda self, data: setattr(self, "data", data),
         "serialize": lambda self, buffer=None, endianness=None, use_version_2=None: self.data,
+        "deserialize_key": classmethod(lambda cls, data, has_header=True, use_version_2=None: None),
         "deserialize": classmethod(lambda cls, data, has_header=True, use_version_2=None: _Raw(bytes(data))),
     }
     for attribute, function in carried.items():

@@ -19,7 +19,7 @@ from robolearn.hardware.ring import Record, Ring
 from robolearn.hardware.safety import Command, Decision, Mode, SafetyState
 from robolearn.plan import ChunkPlan
 
-__all__ = ["STATUS", "Executor", "ExecutorConfig", "run", "status_ring"]
+__all__ = ["STATUS", "Executor", "ExecutorConfig", "run", "states_ring", "status_ring"]
 
 _ROW = np.zeros(1, np.int64)
 _MODES = tuple(Mode)
@@ -50,7 +50,15 @@ class Executor:
     Chunks are [K,J] joint positions [rad], or [K,J+1] with the gripper's width [m] last.
     """
 
-    def __init__(self, limits: Limits, robot: Robot, chunks: Ring, config: ExecutorConfig, status: Ring | None = None):
+    def __init__(
+        self,
+        limits: Limits,
+        robot: Robot,
+        chunks: Ring,
+        config: ExecutorConfig,
+        status: Ring | None = None,
+        states: Ring | None = None,
+    ):
         joints = len(limits.names)
         if chunks.shape[1] not in (joints, joints + 1):
             raise HardwareError(
@@ -63,7 +71,7 @@ class Executor:
         self.state, self.counts = SafetyState(), Counter[str]()
         self.measured: RobotState | None = None
         self.missed, self.late_ns, self.ticks = 0, 0, 0
-        self._chunks, self._status = chunks, status
+        self._chunks, self._status, self._states = chunks, status, states
         self._plan, self._old = (ChunkPlan(1, *chunks.shape, config.chunk_period_s) for _ in range(2))
         self._seen, self._start_ns, self._faded_from_s = 0, 0, -np.inf
         self._gripper_m: float | None = None
@@ -100,6 +108,8 @@ class Executor:
             self.robot.send(path if self.config.send_path else path[0], now_ns)
         if self._status is not None:
             self._report(now_ns)
+        if self._states is not None:
+            self._publish(self._states, decision)
         return decision
 
     # ------------------------------------------------------------ chunks
@@ -163,6 +173,23 @@ class Executor:
         values = np.array([*known, *(self.counts[event] for event in _EVENTS)], float)
         if self._status is not None:
             self._status.write(now_ns, values[None])
+
+    def _publish(self, states: Ring, decision: Decision) -> None:
+        """Hand on the reading and what was sent, as rows of joints and gripper."""
+        if self.measured is None:
+            return
+        gripper = np.nan if self.measured.gripper_m is None else self.measured.gripper_m
+        sent = self.measured.position_rad if decision.send is None else decision.send
+        rows = (self.measured.position_rad, self.measured.velocity_rad_s, sent)
+        last = (gripper, 0.0, np.nan if self._gripper_m is None else self._gripper_m)
+        states.write(
+            self.measured.stamp_ns, np.array([np.append(row, end) for row, end in zip(rows, last, strict=True)])
+        )
+
+
+def states_ring(joints: int) -> Ring:
+    """Return a ring for readings: rows position, velocity, sent; columns joints [rad] and gripper [m]."""
+    return Ring.create((3, joints + 1), slots=64)
 
 
 def status_ring() -> Ring:

@@ -4,7 +4,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -32,6 +32,7 @@ class TwinConfig:
     camera_hz: float = 15.0
     faults: Faults = _NO_FAULTS
     seed: int = 0
+    signals: dict[str, str] = field(default_factory=dict)  # observation key → topic of what the scene perceives
 
 
 @runtime_checkable
@@ -54,10 +55,8 @@ class Twin:
     def __init__(
         self, scene: Scene, transport: Transport, config: TwinConfig, clock_ns: Callable[[], int] = time.monotonic_ns
     ):
-        scene.reset(config.seed)
-        start = scene.state()
         self.scene, self.config, self._transport = scene, config, transport
-        self.control = personality.make(config.personality, scene.joint_names, start.position_rad, scene.dt_s)
+        self.reset(config.seed)
         states = transport.publisher(config.state_topic, "sensor_msgs/msg/JointState", DEFAULT)
         self._states = FaultyPublisher(states, config.faults, clock_ns)
         self._images = {
@@ -65,8 +64,20 @@ class Twin:
         }
         self._commands = transport.subscriber(self.control.topic, self.control.kind, COMMAND)
         self._grip = transport.subscriber(config.gripper_topic, _FLOATS, COMMAND)
-        self.gripper_m = start.gripper_m if start.gripper_m is not None else 0.0
+        self._signals = [
+            transport.publisher(topic, _FLOATS, SENSOR)
+            for key, topic in config.signals.items()
+            if key == "observation.environment_state"
+        ]
         self._image_due_ns = 0
+
+    def reset(self, seed: int) -> None:
+        """Put the scene at its start for `seed`, with a fresh controller."""
+        self.scene.reset(seed)
+        start = self.scene.state()
+        names, period_s = self.scene.joint_names, self.scene.dt_s
+        self.control = personality.make(self.config.personality, names, start.position_rad, period_s)
+        self.gripper_m = start.gripper_m if start.gripper_m is not None else 0.0
 
     def tick(self, now_ns: int) -> None:
         """Take the commands that came, move for one period, publish what is to be seen."""
@@ -86,6 +97,10 @@ class Twin:
             self._image_due_ns = now_ns + round(1e9 / self.config.camera_hz)
             for name, publisher in self._images.items():
                 publisher.publish(messages.image(self.scene.image(name), name, now_ns))
+        if self._signals and isinstance(self.scene, Perceives):
+            seen = messages.float_array(self.scene.environment_state())
+            for publisher in self._signals:
+                publisher.publish(seen)
 
     def success(self) -> bool:
         """Say whether the scene's task is done; False without a task."""

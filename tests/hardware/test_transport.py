@@ -110,6 +110,20 @@ def test_other_publishers_are_seen(pair):
     assert mine is not theirs
 
 
+def test_a_publisher_that_leaves_disturbs_nobody(pair):
+    one, two = pair
+    publishers, subscriber = [one.publisher("/joint_states", STATE)], two.subscriber("/joint_states", STATE)
+    wait(lambda: publishers[0].matched() == 1)
+    publishers[0].publish(messages.joint_state(["a"], np.zeros(1), np.zeros(1)))
+    wait(lambda: two.others("/joint_states") == 1)
+    got = []
+    wait(lambda: got.extend(subscriber.take()) or got)
+    publishers.clear()
+    one.close()
+    wait(lambda: two.others("/joint_states") == 0)
+    assert subscriber.take() == []
+
+
 def test_a_wrong_type_is_refused(pair):
     publisher = pair[0].publisher("/y", FLOATS)
     with pytest.raises(HardwareError, match="wrong type"):

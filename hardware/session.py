@@ -1,0 +1,168 @@
+"""One robot in use: its processes, its rings, and what its sensors say."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from robolearn.contracts import RobotState
+from robolearn.errors import HardwareError
+from robolearn.hardware.deploy import RobotConfig, open_transport
+from robolearn.hardware.executor import STATUS, states_ring, status_ring
+from robolearn.hardware.observe import Reading
+from robolearn.hardware.processes import Child, start_executor, start_twin, wait_for
+from robolearn.hardware.ring import Ring
+from robolearn.hardware.safety import Mode
+from robolearn.hardware.transport import COMMAND, Subscriber
+from robolearn.registry import resolve
+from robolearn.robots import Arm
+
+__all__ = ["RobotSession"]
+
+_MODES = tuple(Mode)
+_IMAGE, _FLOATS = "sensor_msgs/msg/Image", "std_msgs/msg/Float64MultiArray"
+
+
+class RobotSession:
+    """Starts the twin (when the config has one) and the executor; a context manager.
+
+    `chunk` and `period_s` are those of the chunks that will be written to `chunks`.
+    """
+
+    def __init__(self, config: RobotConfig, chunk: int, period_s: float):
+        self.config, self.period_s = config, period_s
+        self.arm_constants: Arm = resolve("robot", config.arm)
+        joints = len(self.arm_constants.joints)
+        self.chunks, self.states, self.status_records = (
+            Ring.create((chunk, joints + 1)),
+            states_ring(joints),
+            status_ring(),
+        )
+        self.twin: Child | None = None
+        self.executor: Child | None = None
+        self._images: dict[str, tuple[np.ndarray, int]] = {}
+        self._signals: dict[str, np.ndarray] = {}
+        self._subscribers: dict[str, Subscriber] = {}
+
+    def __enter__(self) -> "RobotSession":
+        try:
+            self.twin = start_twin(self.config) if self.config.twin is not None else None
+            rings = {"chunks": self.chunks, "states": self.states, "status": self.status_records}
+            self.executor = start_executor(self.config, self.period_s, rings)
+            self._transport = open_transport(self.config)
+            for name in self.config.cameras:
+                self._subscribers[name] = self._transport.subscriber(f"/{name}/image_raw", _IMAGE, COMMAND)
+            for key, topic in self.config.signals.items():
+                self._subscribers[key] = self._transport.subscriber(topic, _FLOATS, COMMAND)
+            wait_for(lambda: self.states.latest() is not None, 10.0, "A first reading of the arm")
+        except HardwareError:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------ modes
+
+    def request(self, verb: str) -> str:
+        """Ask the executor to "arm", "hold", "stop" or "disarm"; returns its mode."""
+        if self.executor is None:
+            raise HardwareError("The session has not started.", do="use it in a `with` statement")
+        return str(self.executor.request(verb)["mode"])
+
+    def rest(self) -> None:
+        """Hold, come to rest and disarm."""
+        if self.mode() in (Mode.RAMP_IN, Mode.RUN):
+            self.request("hold")
+        wait_for(self._disarmed, 5.0, "Coming to rest")
+
+    def _disarmed(self) -> bool:
+        try:
+            return self.request("disarm") == Mode.DISARMED
+        except HardwareError:
+            return False
+
+    def reset_twin(self, seed: int) -> None:
+        """Put the twin's scene at its start for `seed`; the arm must be disarmed."""
+        if self.twin is None:
+            raise HardwareError("This robot has no twin.", found=self.config.name, do="put the scene in order by hand")
+        self.twin.request(f"reset {seed}")
+        before = self.states.latest()
+        after = before.number + 25 if before is not None else 25  # readings of before the reset are over
+        wait_for(lambda: (self.states.latest() or before).number >= after, 5.0, "A reading after the reset")  # ty: ignore
+
+    def succeeded(self) -> bool:
+        """Say whether the twin's task is done now; False on a real robot, where somebody else must say."""
+        return bool(self.twin.request("status")["success"]) if self.twin is not None else False
+
+    # ------------------------------------------------------------ what is known
+
+    def status(self) -> dict[str, Any]:
+        """Return the executor's counts and mode."""
+        record = self.status_records.latest()
+        if record is None:
+            raise HardwareError("The executor has not reported yet.")
+        values = dict(zip(STATUS, record.values[0].astype(int).tolist(), strict=True))
+        return values | {"mode": _MODES[values["mode"]].value, "age_s": 1e-9 * (time.monotonic_ns() - record.stamp_ns)}
+
+    def mode(self) -> str:
+        """Return the executor's mode as it last reported it."""
+        return str(self.status()["mode"])
+
+    def reading(self, task: str = "") -> Reading:
+        """Return the newest state, pictures and signals."""
+        record = self.states.latest()
+        if record is None:
+            raise HardwareError("There is no reading of the arm yet.")
+        position, velocity = record.values[0], record.values[1]
+        gripper = None if np.isnan(position[-1]) else float(position[-1])
+        names = self.arm_constants.joints
+        state = RobotState(record.stamp_ns, names, position[:-1], velocity[:-1], gripper)
+        self._listen()
+        return Reading(state, {name: image for name, (image, _) in self._images.items()}, dict(self._signals), task)
+
+    def camera_ages_s(self) -> dict[str, float]:
+        """Return how old the newest picture of each camera is; infinite before the first."""
+        self._listen()
+        now = time.monotonic_ns()
+        return {
+            name: 1e-9 * (now - self._images[name][1]) if name in self._images else float("inf")
+            for name in self.config.cameras
+        }
+
+    def _listen(self) -> None:
+        for key, subscriber in self._subscribers.items():
+            for received in subscriber.take():
+                if key not in self.config.cameras:
+                    self._signals[key] = np.asarray(received.message.data)
+                    continue
+                image = received.message
+                if image.encoding not in ("rgb8", "bgr8") or len(image.data) != image.height * image.width * 3:
+                    raise HardwareError(
+                        f"The camera '{key}' sends another format.", found=image.encoding, expected="rgb8"
+                    )
+                pixels = np.asarray(image.data).reshape(image.height, image.width, 3)
+                self._images[key] = (pixels if image.encoding == "rgb8" else pixels[..., ::-1], received.stamp_ns)
+
+    def every(self, period_s: float, work: Callable[[int], bool]) -> None:
+        """Call `work(step)` on an absolute schedule until it says False; late steps are not caught up."""
+        due, step = time.monotonic(), 0
+        while work(step):
+            step += 1
+            due = max(due + period_s, time.monotonic())
+            time.sleep(max(due - time.monotonic(), 0.0))
+
+    def close(self) -> None:
+        """End the executor (it comes to rest first), then the twin."""
+        for child in (self.executor, self.twin):
+            if child is not None:
+                child.close()
+        self.executor = self.twin = None
+        if hasattr(self, "_transport"):
+            self._subscribers.clear()
+            self._transport.close()
+            del self._transport
+        for ring in (self.chunks, self.states, self.status_records):
+            ring.path.unlink(missing_ok=True)
