@@ -9,8 +9,10 @@ from robolearn import cli
 from robolearn.cli import main
 from robolearn.cli.arguments import Arguments, parse_arguments
 from robolearn.cli.compose import choices, compose_config, jobs
+from robolearn.cli.demo import parse_demo
 from robolearn.cli.job import Job, out_folder
 from robolearn.errors import ConfigError
+from robolearn.run import parse_run
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -177,5 +179,54 @@ def test_list_names_what_is_registered(capsys):
     assert main(["list"]) == 0
     assert main(["list", "policies"]) == 0
     text = capsys.readouterr().out
-    assert text.count("regression") == 2
+    assert text.count("diffusion") >= 2
     assert "pick_place" in text
+
+
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_every_experiment_composes_to_a_run(name):
+    plain = compose_config("train", Arguments(overrides=(f"experiment={name}",)))
+    plain["eval"]["episodes"] = plain.pop("episodes")
+    run = parse_run(plain)
+    assert run.env is not None
+    assert run.eval.seed >= 100_000
+
+
+@pytest.mark.parametrize("name", choices("task"))
+def test_every_task_of_the_demo_composes(name, tmp_path):
+    plain = compose_config("demo", Arguments(overrides=(f"task={name}", "train.steps=7")))
+    demo = parse_demo(plain, tmp_path)
+    assert demo.run.train.steps == 7
+    assert demo.run.data.path == str(tmp_path / "dataset")
+    assert demo.collect.noise
+
+
+def test_an_override_wins_over_an_experiment():
+    plain = compose_config("train", Arguments(overrides=("experiment=pusht_flow", "train.steps=7", "policy.chunk=8")))
+    assert plain["train"]["steps"] == 7
+    assert plain["policy"]["chunk"] == 8
+
+
+def test_any_dataset_is_a_choice():
+    plain = compose_config("train", Arguments(overrides=("data=zarr", "data.path=x", "data.options.rate_hz=5")))
+    assert plain["data"] == {"path": "x", "kind": "zarr", "options": {"rate_hz": 5}}
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("policy.chnk=3", "did you mean 'chunk'?"),
+        ("policy=flwo", "did you mean 'flow'?"),
+        ("train.steps=0", "train.steps is out of range"),
+        ("train.stesp=5", "did you mean 'steps'?"),
+        ("polcy.chunk=3", "did you mean 'policy'?"),
+        ("data.pth=x", "did you mean 'path'?"),
+        ("experiment=pusht_flo", "did you mean 'pusht_flow'?"),
+        ("policy.network.name=mpl", "did you mean 'mlp'?"),
+    ],
+)
+def test_a_mistake_in_a_run_is_named(override, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("set").mkdir()
+    assert main(["train", "data=pusht", "data.path=set", "out=run", override]) == 2
+    assert words in capsys.readouterr().err
