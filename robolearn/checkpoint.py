@@ -16,6 +16,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from robolearn.config import parse
-from robolearn.errors import CheckpointError, ConfigError, RobolearnError
+from robolearn.errors import CheckpointError, RobolearnError
 from robolearn.files import inside, plain_json, publish_folder, read_json, sha256
 from robolearn.provenance import git_revision, versions
 from robolearn.registry import resolve
@@ -289,10 +290,15 @@ def _write_manifest(folder: Path, step: int) -> None:
         "schema_version": SCHEMA_VERSION,
         "step": step,
         "files": {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in names},
-        "versions": versions(),
-        "git_revision": git_revision(),
+        **_origin(),
     }
     (folder / _MANIFEST).write_bytes(plain_json({**content, "digest": _digest(content)}))
+
+
+@cache
+def _origin() -> dict[str, Any]:
+    """Return the versions and revision of this process; asked once, saves are many."""
+    return {"versions": versions(), "git_revision": git_revision()}
 
 
 def _verify_file(path: Path, size: int, checksum: str) -> None:
