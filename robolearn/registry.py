@@ -19,9 +19,12 @@ _TABLE: dict[str, dict[str, str]] = {
         "act": "robolearn.policies.act:ACTConfig",
         "beso": "robolearn.policies.beso:BESOConfig",
         "flow": "robolearn.policies.flow:FlowConfig",
+        "consistency": "robolearn.policies.consistency:ConsistencyConfig",
         "diffusion": "robolearn.policies.diffusion:DiffusionConfig",
         "meanflow": "robolearn.policies.meanflow:MeanFlowConfig",
+        "ranked": "robolearn.policies.ranked:RankedConfig",
         "regression": "robolearn.policies.regression:RegressionConfig",
+        "tokens": "robolearn.policies.tokens:TokenConfig",
     },
     # Storage kinds: `open(path, options) -> EpisodeSource`; "auto" detects the kind.
     "data": {
@@ -30,6 +33,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "lerobot": "robolearn.data.lerobot_v3:open_dataset",
         "lerobot_v2": "robolearn.data.lerobot_v2:open_dataset",
         "zarr": "robolearn.data.zarr_replay:open_dataset",
+        "pusht": "robolearn.data.pusht:open_pusht",
     },
     # Sinks: `open(path, spec, options) -> EpisodeSink`.
     "sink": {
@@ -37,6 +41,8 @@ _TABLE: dict[str, dict[str, str]] = {
     },
     # Training windows: `build(source, history, chunk, keys, episodes) -> WindowSource`.
     "loader": {
+        "cached": "robolearn.data.cache:build_cached_windows",
+        "stream": "robolearn.data.stream:build_stream_windows",
         "windows": "robolearn.data.windows:build_windows",
     },
     # Environments: a frozen Config dataclass with `build(num_envs) -> VectorEnv`.
@@ -44,13 +50,17 @@ _TABLE: dict[str, dict[str, str]] = {
         "pick_place": "robolearn.envs.suite:TaskConfig",
         "pick_place_language": "robolearn.envs.suite:TaskConfig",
         "pusht": "robolearn.envs.pusht:PushTConfig",
+        "robosuite/*": "robolearn.envs.robosuite:RobosuiteConfig",
     },
     # Paired transforms: a frozen dataclass implementing `contracts.Transform`.
     "transform": {
         "absolute_action": "robolearn.transforms.actions:AbsoluteAction",
+        "beast_tokens": "robolearn.policies.codecs:BEASTTokens",
+        "bspline": "robolearn.policies.codecs:BSplineCodec",
         "convert_rotation": "robolearn.transforms.rotation:ConvertRotation",
         "delta_action": "robolearn.transforms.actions:DeltaAction",
         "embed_text": "robolearn.transforms.text:EmbedText",
+        "fast_tokens": "robolearn.policies.codecs:FASTTokens",
         "image_to_float": "robolearn.transforms.images:ImageToFloat",
         "normalize": "robolearn.transforms.normalize:Normalize",
         "pad": "robolearn.transforms.actions:Pad",
