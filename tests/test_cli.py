@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_the_surface_is_pinned():
-    assert list(cli.VERBS) == ["demo", "train", "eval", "reproduce", "data", "bench", "doctor", "list", "push", "pull"]
+    verbs = "demo train eval reproduce serve data bench doctor list push pull"
+    assert list(cli.VERBS) == verbs.split()
 
 
 def test_every_verb_exists_and_explains_itself(capsys):
@@ -62,6 +63,8 @@ def test_help_lists_every_verb(capsys):
         (["bench", "startupp"], "did you mean 'startup'?"),
         (["pull", "x"], "to= is missing"),
         (["push"], "A name is missing"),
+        (["serve", "ckpt=x", "server.prot=1"], "did you mean 'port'?"),
+        (["serve", "ckpt=x", "server.host=0.0.0.0"], "needs a token"),
     ],
 )
 def test_one_clean_error(arguments, words, capsys, tmp_path, monkeypatch):
