@@ -10,6 +10,7 @@ from robolearn.contracts import RobotState
 from robolearn.errors import HardwareError
 from robolearn.hardware.deploy import RobotConfig, open_transport
 from robolearn.hardware.executor import STATUS, states_ring, status_ring
+from robolearn.hardware.kinematics import Kinematics
 from robolearn.hardware.observe import Reading
 from robolearn.hardware.processes import Child, start_executor, start_twin, wait_for
 from robolearn.hardware.ring import Ring
@@ -39,6 +40,7 @@ class RobotSession:
             states_ring(joints),
             status_ring(),
         )
+        self.kinematics = Kinematics(self.arm_constants)
         self.twin: Child | None = None
         self.executor: Child | None = None
         self._images: dict[str, tuple[np.ndarray, int]] = {}

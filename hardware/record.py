@@ -1,0 +1,127 @@
+"""What an arm did, on disk: raw messages as MCAP, and episodes for a dataset."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robolearn.contracts import EpisodeSink
+from robolearn.errors import HardwareError
+from robolearn.hardware.messages import encode, types
+from robolearn.hardware.observe import Reading
+from robolearn.hardware.transport import Qos, Transport
+from robolearn.robots import Arm
+from robolearn.spec import ActionSpec, Feature, Spec
+
+__all__ = ["EpisodeWriter", "RawRecorder", "recorded_spec"]
+
+_DEEP = Qos(reliable=False, depth=200)
+
+
+class RawRecorder:
+    """Writes every message of some topics to an MCAP file that ROS 2 tools read; call `drain` often.
+
+    `log_time` is when a message was taken (monotonic), `publish_time` the stamp in its header.
+    """
+
+    def __init__(self, path: Path, transport: Transport, topics: Mapping[str, str]):
+        from mcap.writer import Writer
+
+        self._file = Path(path).open("wb")  # noqa: SIM115 closed by close()
+        self._writer = Writer(self._file)
+        self._writer.start(profile="ros2", library="robolearn")
+        self._subscribers = {topic: transport.subscriber(topic, kind, _DEEP) for topic, kind in topics.items()}
+        self._channels = {topic: self._channel(topic, kind) for topic, kind in topics.items()}
+        self.counts = dict.fromkeys(topics, 0)
+
+    def drain(self) -> None:
+        """Write what has arrived."""
+        for topic, subscriber in self._subscribers.items():
+            for received in subscriber.take():
+                stamp = getattr(getattr(received.message, "header", None), "stamp", None)
+                published = received.stamp_ns if stamp is None else stamp.sec * 10**9 + stamp.nanosec
+                self._writer.add_message(
+                    self._channels[topic], received.stamp_ns, encode(received.message), max(published, 0)
+                )
+                self.counts[topic] += 1
+
+    def close(self) -> None:
+        """Write the rest and the file's end."""
+        self.drain()
+        self._writer.finish()
+        self._file.close()
+
+    def _channel(self, topic: str, kind: str) -> int:
+        text, _ = types().generate_msgdef(kind, ros_version=2)
+        schema = self._writer.register_schema(kind, "ros2msg", text.encode())
+        return self._writer.register_channel(f"/{topic.removeprefix('/')}", "cdr", schema)
+
+
+def recorded_spec(arm: Arm, rate_hz: float, reading: Reading) -> Spec:
+    """Return the spec of a recording: joints and gripper, the pictures and signals of `reading`, joint targets."""
+    names = (*arm.joints, "gripper")
+    observations = {
+        "observation.state": Feature(shape=(len(names),), unit="rad, m", names=names),
+        "task": Feature("text", dtype="str"),
+        "intervention": Feature(shape=(1,)),
+    }
+    for name, image in reading.images.items():
+        observations[f"observation.images.{name}"] = Feature("image", image.shape, "uint8")
+    for key, value in reading.signals.items():
+        observations[key] = Feature(shape=value.shape)
+    low, high = (*arm.low_rad, 0.0), (*arm.high_rad, arm.gripper.width_m)
+    action = ActionSpec(
+        len(names), "joint_position", names, unit="rad, m", gripper="positive_opens", low=low, high=high
+    )
+    return Spec(observations, action, rate_hz, robot=arm.name)
+
+
+class EpisodeWriter:
+    """Turns readings and joint targets into frames with their real times; who acted is stored per step."""
+
+    def __init__(self, sink: EpisodeSink, task: str):
+        self._sink, self._task = sink, task
+        self._first_ns: int | None = None
+        self.frames, self.longest_gap_s = 0, 0.0
+        self._last_ns = 0
+
+    def add(self, reading: Reading, target: np.ndarray, intervention: bool) -> None:
+        """Append one step; raises `HardwareError` when time does not advance."""
+        stamp = reading.state.stamp_ns
+        if self._first_ns is None:
+            self._first_ns, self._last_ns = stamp, stamp - 1
+        if stamp <= self._last_ns:
+            raise HardwareError("The arm's readings do not advance.", do="check its driver")
+        if self.frames:
+            self.longest_gap_s = max(self.longest_gap_s, 1e-9 * (stamp - self._last_ns))
+        self._last_ns = stamp
+        gripper = reading.state.gripper_m if reading.state.gripper_m is not None else 0.0
+        frame: dict[str, Any] = {
+            "observation.state": np.append(reading.state.position_rad, gripper).astype(np.float32),
+            "action": np.asarray(target, np.float32),
+            "task": self._task,
+            "intervention": np.array([float(intervention)], np.float32),
+            "timestamp": 1e-9 * (stamp - self._first_ns),
+        }
+        frame |= {f"observation.images.{name}": image for name, image in reading.images.items()}
+        frame |= {key: np.asarray(value, np.float32) for key, value in reading.signals.items()}
+        self._sink.add_frame(frame)
+        self.frames += 1
+
+    def save(self, success: bool) -> int | None:
+        """Commit the episode and return its number; None when there was nothing to commit."""
+        if not self.frames:
+            return None
+        number = self._sink.save_episode({"success": success, "longest_gap_s": self.longest_gap_s})
+        self._reset()
+        return number
+
+    def discard(self) -> None:
+        """Forget the frames of this episode."""
+        if self.frames:
+            self._sink.discard_episode()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._first_ns, self.frames, self.longest_gap_s = None, 0, 0.0

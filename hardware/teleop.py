@@ -1,0 +1,207 @@
+"""Teleoperation: devices give tool velocities, a jog turns them into chunks that end at rest."""
+
+import contextlib
+import os
+import select
+import struct
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from robolearn.contracts import RobotState
+from robolearn.errors import HardwareError, suggest
+from robolearn.hardware.kinematics import Kinematics
+from robolearn.robots import Arm
+
+__all__ = ["DEVICES", "MARKS", "Device", "Gamepad", "Jog", "Keyboard", "Scripted", "Twist", "open_device"]
+
+MARKS = ("success", "discard", "stop", "takeover", "handback")
+
+
+@dataclass(frozen=True)
+class Twist:
+    """What the human asks for: shares of full speed in [-1, 1], in the arm's base frame."""
+
+    linear: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    yaw: float = 0.0
+    gripper: float = 0.0  # positive opens
+    mark: str = ""  # one of MARKS
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is asked for."""
+        return not (any(self.linear) or self.yaw or self.gripper or self.mark)
+
+
+class Device(Protocol):
+    """Something in a human's hands."""
+
+    def read(self) -> Twist:
+        """Return what is asked for now; never waits."""
+
+    def close(self) -> None: ...
+
+
+class Scripted:
+    """Plays twists in order, then asks to stop; stands in for a human in tests and shows."""
+
+    def __init__(self, twists: Sequence[Twist]):
+        self._twists = list(twists)[::-1]
+
+    def read(self) -> Twist:
+        return self._twists.pop() if self._twists else Twist(mark="stop")
+
+    def close(self) -> None:
+        self._twists.clear()
+
+
+class Keyboard:
+    """Keys of a terminal: w/s x, a/d y, r/f z, q/e yaw, o/c gripper; Enter success, Backspace discard, Esc stop.
+
+    A terminal tells of key presses only: a key counts for 0.15 s, which auto-repeat bridges.
+    """
+
+    _AXES = {  # noqa: RUF012 constants
+        "w": (0, 1.0), "s": (0, -1.0), "a": (1, 1.0), "d": (1, -1.0), "r": (2, 1.0), "f": (2, -1.0),
+        "q": (3, 1.0), "e": (3, -1.0), "o": (4, 1.0), "c": (4, -1.0),
+    }  # fmt: skip
+    _MARKS: dict[str, str] = {  # noqa: RUF012
+        "\n": "success", "\r": "success", "\x7f": "discard", "\x1b": "stop", "t": "takeover", "h": "handback",
+    }  # fmt: skip
+
+    def __init__(self, descriptor: int | None = None):
+        import termios
+        import tty
+
+        self._descriptor = sys.stdin.fileno() if descriptor is None else descriptor
+        if not os.isatty(self._descriptor):
+            raise HardwareError("The keyboard needs a terminal.", do="run in one, or use device=page or gamepad")
+        self._before = termios.tcgetattr(self._descriptor)
+        tty.setcbreak(self._descriptor)
+        self._until_s: dict[str, float] = {}
+
+    def read(self) -> Twist:
+        now, mark = time.monotonic(), ""
+        while select.select([self._descriptor], [], [], 0)[0]:
+            for key in os.read(self._descriptor, 64).decode("utf-8", "ignore"):
+                mark = self._MARKS.get(key, mark)
+                self._until_s[key] = now + 0.15
+        values = np.zeros(5)
+        for key, until in self._until_s.items():
+            if key in self._AXES and until > now:
+                axis, sign = self._AXES[key]
+                values[axis] += sign
+        x, y, z, yaw, gripper = np.clip(values, -1, 1).tolist()
+        return Twist((x, y, z), yaw, gripper, mark)
+
+    def close(self) -> None:
+        import termios
+
+        termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
+
+
+class Gamepad:
+    """A Linux joystick: left stick x and y, right stick z and yaw, shoulders gripper.
+
+    Buttons: A success, B discard, X take over, Y hand back, start stop.
+    """
+
+    _EVENT = struct.Struct("IhBB")  # milliseconds, value, kind, number (linux/joystick.h)
+    _MARKS: dict[int, str] = {0: "success", 1: "discard", 2: "takeover", 3: "handback", 7: "stop"}  # noqa: RUF012
+
+    def __init__(self, path: str = "/dev/input/js0", dead_zone: float = 0.12):
+        if not Path(path).exists():
+            raise HardwareError("No gamepad is connected.", found=f"no {path}", do="connect one, or name its device")
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        self._dead_zone = dead_zone
+        self._axes, self._buttons = np.zeros(8), np.zeros(16, bool)
+
+    def read(self) -> Twist:
+        mark = ""
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self._descriptor, self._EVENT.size):
+                _, value, kind, number = self._EVENT.unpack(data)
+                if kind & 2 and number < len(self._axes):
+                    self._axes[number] = value / 32767
+                elif kind & 1 and number < len(self._buttons):
+                    self._buttons[number] = bool(value)
+                    mark = self._MARKS.get(number, mark) if value and not kind & 128 else mark
+        axes = np.where(np.abs(self._axes) < self._dead_zone, 0.0, np.clip(self._axes, -1, 1))
+        gripper = float(self._buttons[5]) - float(self._buttons[4])
+        return Twist((-float(axes[1]), -float(axes[0]), -float(axes[4])), -float(axes[3]), gripper, mark)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class Jog:
+    """Turns twists into chunks [K,J+1] of joint targets that begin where the arm was last told to be."""
+
+    def __init__(self, arm: Arm, period_s: float, chunk: int = 10, speed_m_s: float = 0.15, speed_rad_s: float = 0.6):
+        self._arm, self._kinematics = arm, Kinematics(arm)
+        self.period_s, self._chunk = period_s, chunk
+        self._speed_m_s, self._speed_rad_s = speed_m_s, speed_rad_s
+        self._joints: np.ndarray | None = None
+        self._width_m = 0.0
+        self.pose: tuple[np.ndarray, np.ndarray] | None = None
+
+    def start(self, state: RobotState) -> None:
+        """Begin at the arm's present pose."""
+        self._joints = np.array(state.position_rad, float)
+        self._width_m = state.gripper_m if state.gripper_m is not None else self._arm.gripper.width_m
+        (point,), (axes,) = self._kinematics.pose(self._joints[None])
+        self.pose = point, axes
+
+    def step(self, twist: Twist) -> np.ndarray:
+        """Return the targets from now on; the second one is due at the next call.
+
+        The motion goes on for half of the chunk and then stands, so that a human who falls silent
+        leaves an arm that comes to rest. A pose out of reach is not followed.
+        """
+        if self._joints is None or self.pose is None:
+            raise HardwareError("The jog has not started.", do="call start with the arm's state")
+        rows, joints, (point, axes) = [np.append(self._joints, self._width_m)], self._joints, self.pose
+        for i in range(1, self._chunk):
+            if i <= self._chunk // 2 and not replace(twist, mark="").idle:
+                point, axes, joints = self._move(twist, point, axes, joints)
+            rows.append(np.append(joints, self._next_width(twist, min(i, self._chunk // 2))))
+            if i == 1:
+                ahead = joints, (point, axes)
+        self._joints, self.pose = ahead
+        self._width_m = float(rows[1][-1])
+        return np.array(rows)
+
+    def _move(
+        self, twist: Twist, point: np.ndarray, axes: np.ndarray, joints: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        angle = np.clip(twist.yaw, -1, 1) * self._speed_rad_s * self.period_s
+        turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+        wanted = point + np.clip(twist.linear, -1, 1) * self._speed_m_s * self.period_s, turn @ axes
+        solved, metres, radians = self._kinematics.solve(joints, *wanted)
+        if metres > 2e-3 or radians > 0.02 or np.abs(solved - joints).max() > 0.2:
+            return point, axes, joints
+        return *wanted, solved
+
+    def _next_width(self, twist: Twist, steps: int) -> float:
+        moved = self._width_m + np.clip(twist.gripper, -1, 1) * 0.1 * self.period_s * steps
+        return float(np.clip(moved, 0.0, self._arm.gripper.width_m))
+
+
+DEVICES = ("keyboard", "gamepad", "page")
+
+
+def open_device(name: str) -> Device:
+    """Open a device by name; "page" prints nothing and is opened with `page.Page` instead when its address matters."""
+    if name == "keyboard":
+        return Keyboard()
+    if name == "gamepad":
+        return Gamepad()
+    if name == "page":
+        return import_module("robolearn.hardware.page").Page()
+    raise HardwareError(f"Unknown device '{name}'.", expected=suggest(name, DEVICES))

@@ -1,0 +1,173 @@
+"""The verbs of the command line on the real processes: check, record, replay, rollout; and the raw recorder."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip("mujoco")
+
+from robolearn.config import parse
+from robolearn.errors import HardwareError, SpecError
+from robolearn.hardware import commands, messages
+from robolearn.hardware.deploy import RobotConfig, TwinOptions
+from robolearn.hardware.memory import MemoryGraph, MemoryTransport
+from robolearn.hardware.observe import Reading
+from robolearn.hardware.record import EpisodeWriter, RawRecorder, recorded_spec
+from robolearn.hardware.ros_robot import RosRobotConfig
+from robolearn.hardware.teleop import Scripted, Twist
+from robolearn.robots.panda import PANDA
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "robot"
+
+
+class ListSink:
+    """Keeps frames and episodes in memory."""
+
+    def __init__(self, spec):
+        self.spec, self.frames, self.episodes, self.closed = spec, [], [], False
+
+    def add_frame(self, frame):
+        self.frames.append(dict(frame))
+
+    def save_episode(self, metadata=None):
+        self.episodes.append((self.frames, metadata))
+        self.frames = []
+        return len(self.episodes) - 1
+
+    def discard_episode(self):
+        self.frames = []
+
+    def close(self):
+        self.closed = True
+
+
+class Recorded:
+    """A sink's episodes as a source."""
+
+    def __init__(self, sink):
+        self.sink, self.spec = sink, sink.spec
+
+    def read(self, episode, keys, start=0, stop=None):
+        frames = self.sink.episodes[episode][0]
+        return {key: np.array([frame[key] for frame in frames]) for key in keys}
+
+
+@pytest.fixture
+def config():
+    ros = RosRobotConfig(
+        rate_hz=100.0,
+        gripper_topic="/gripper_controller/commands",
+        gripper_joint="finger_joint1",
+        connect_s=60.0,
+    )
+    signals = {"observation.environment_state": "/environment_state"}
+    domain = 40 + os.getpid() % 25
+    return RobotConfig(domain=domain, ros=ros, base_m=(-0.56, 0.0, 0.912), signals=signals, twin=TwinOptions("reach"))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_shipped_configs_are_valid(path):
+    data = yaml.safe_load(path.read_text())
+    assert parse(RobotConfig, data, where="robot").name == f"{path.parent.name}/{path.stem}"
+
+
+def test_arms_are_listed():
+    assert {"name": "panda", "joints": 7, "gripper": "panda_gripper", "deployable": True} in commands.list_robots()
+
+
+def test_check_looks_without_moving(config):
+    report = commands.check(config, seconds=1.0)
+    assert report["state_hz"] > 0
+    assert list(report["joints"]) == list(PANDA.joints)
+    assert report["outside_limits"] == []
+    assert "brakes" in report["when_we_die"]
+
+
+def test_record_then_replay(config):
+    sinks = []
+
+    def open_sink(spec):
+        sinks.append(ListSink(spec))
+        return sinks[-1]
+
+    moves = [Twist()] * 10 + [Twist((0.0, 0.0, 0.5), gripper=-1.0)] * 20 + [Twist()] * 5
+    device = Scripted([*moves, Twist(mark="discard"), *moves, Twist(mark="success")])
+    result = commands.record(config, device, open_sink, "lift the tool", episodes=1)
+    (sink,) = sinks
+    if result["status"]["command_age"] or result["status"]["stall"] or result["status"]["state_age"]:
+        pytest.skip("this machine is too busy to stream in real time")
+    assert result["episodes"] == 1
+    assert sink.closed
+    ((frames, metadata),) = sink.episodes
+    assert metadata["success"] is True
+    assert len(frames) == 36
+    times = np.array([frame["timestamp"] for frame in frames])
+    assert times[0] == 0
+    assert (np.diff(times) > 0).all()
+    actions = np.array([frame["action"] for frame in frames])
+    assert actions.shape == (36, 8)
+    assert actions[-1, 7] < actions[0, 7]
+    assert frames[0]["task"] == "lift the tool"
+    assert all(frame["intervention"][0] == 1.0 for frame in frames)
+    report = commands.replay(config, Recorded(sink), 0)
+    assert report["frames"] > 1
+
+
+def test_only_joint_targets_are_replayed(config):
+    spec = recorded_spec(PANDA, 20.0, Reading(_state(0)))
+    with pytest.raises(SpecError, match="joint targets"):
+        sink = ListSink(spec.from_dict({**spec.to_dict(), "action": {"dim": 2}}))
+        commands.replay(config, Recorded(sink), 0)
+
+
+# ---------------------------------------------------------------- recorders
+
+
+def _state(stamp_ns):
+    from robolearn.contracts import RobotState
+
+    return RobotState(stamp_ns, PANDA.joints, np.array(PANDA.home_rad), np.zeros(7), 0.05)
+
+
+def test_episodes_keep_real_times_and_name_their_gaps():
+    reading = Reading(_state(10**9), {"front": np.zeros((4, 4, 3), np.uint8)}, {"observation.force": np.ones(3)})
+    sink = ListSink(recorded_spec(PANDA, 20.0, reading))
+    writer = EpisodeWriter(sink, "go")
+    for stamp in (10**9, 10**9 + 50_000_000, 10**9 + 180_000_000):
+        writer.add(Reading(_state(stamp), reading.images, reading.signals), np.zeros(8), stamp == 10**9)
+    with pytest.raises(HardwareError, match="do not advance"):
+        writer.add(Reading(_state(10**9 + 180_000_000), reading.images, reading.signals), np.zeros(8), False)
+    assert writer.save(True) == 0
+    ((frames, metadata),) = sink.episodes
+    assert [round(frame["timestamp"], 6) for frame in frames] == [0.0, 0.05, 0.18]
+    assert metadata["longest_gap_s"] == pytest.approx(0.13)
+    assert [frame["intervention"][0] for frame in frames] == [1.0, 0.0, 0.0]
+    assert set(frames[0]) - {"timestamp", "action"} == set(sink.spec.observations)
+    assert writer.save(True) is None
+
+
+def test_a_raw_recording_is_read_by_ros_tools(tmp_path):
+    from mcap_ros2.reader import read_ros2_messages
+
+    now = [0]
+    graph = MemoryGraph(lambda: now[0])
+    transport, robot = MemoryTransport(graph), MemoryTransport(graph)
+    topics = {"/joint_states": "sensor_msgs/msg/JointState", "/commands": "std_msgs/msg/Float64MultiArray"}
+    recorder = RawRecorder(tmp_path / "a.mcap", transport, topics)
+    states, floats = (robot.publisher(topic, kind) for topic, kind in topics.items())
+    for i in range(20):
+        now[0] = 1000 * i
+        states.publish(messages.joint_state(PANDA.joints, np.full(7, float(i)), np.zeros(7), 500 + i))
+        floats.publish(messages.float_array(np.array([float(i)])))
+        recorder.drain()
+    recorder.close()
+    assert recorder.counts == {"/joint_states": 20, "/commands": 20}
+    read = list(read_ros2_messages(str(tmp_path / "a.mcap")))
+    seen = [each for each in read if each.channel.topic == "/joint_states"]
+    assert [list(each.ros_msg.position)[0] for each in seen] == [float(i) for i in range(20)]
+    assert seen[3].publish_time_ns == 503
+    assert seen[3].log_time_ns == 3000
+    assert [each.ros_msg.data[0] for each in read if each.channel.topic == "/commands"] == [float(i) for i in range(20)]
