@@ -28,12 +28,16 @@ class EvalConfig:
     seed: int = 100_000  # evaluation seeds; training uses small ones
     execute: int = 8  # actions executed of each chunk before the next decision
     delay_steps: int = 0  # steps of inference latency to simulate
+    temperature: float = 1.0  # scale of the policy's noise; 0 takes the most typical chunk
     videos: int = 1  # episodes to film
 
     def __post_init__(self):
         for name in ("episodes", "num_envs", "execute"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"eval.{name} is too small.", found=getattr(self, name), expected="at least 1")
+        if self.delay_steps < 0 or not 0 <= self.temperature <= 10:
+            found = f"delay_steps {self.delay_steps}, temperature {self.temperature}"
+            raise ConfigError("eval is out of range.", found=found, expected="delay_steps >= 0, temperature 0 to 10")
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,9 @@ def evaluate(
     """
     config = config or EvalConfig()
     require(env.spec, actor.spec, ("environment", "policy"))
-    controller = PolicyController(actor, env.num_envs, config.execute, config.seed, config.delay_steps)
+    controller = PolicyController(
+        actor, env.num_envs, config.execute, config.seed, config.delay_steps, config.temperature
+    )
     return evaluate_controller(controller, env, config, episodes=episodes, on_step=on_step)
 
 

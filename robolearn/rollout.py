@@ -145,10 +145,12 @@ class PolicyController:
 
     A row asks for a new chunk every `execute` steps of its episode. With `delay_steps` > 0 the new
     chunk arrives that many steps after its observation, as on a robot. Noise is a function of
-    (seed, episode, decision).
+    (seed, episode, decision), times `temperature`: below 1, samples keep to the likely actions.
     """
 
-    def __init__(self, actor: Actor, rows: int, execute: int, seed: int, delay_steps: int = 0):
+    def __init__(
+        self, actor: Actor, rows: int, execute: int, seed: int, delay_steps: int = 0, temperature: float = 1.0
+    ):
         spec = actor.spec
         if execute < 1 or delay_steps > execute or execute + delay_steps > spec.chunk:
             raise EnvError(
@@ -156,7 +158,8 @@ class PolicyController:
                 found=f"execute {execute} + delay {delay_steps} of chunk {spec.chunk}",
                 expected="delay <= execute and 1 <= execute + delay <= chunk",
             )
-        self.actor, self.execute, self.seed, self.delay_steps = actor, execute, seed, delay_steps
+        self.actor, self.execute, self.seed = actor, execute, seed
+        self.delay_steps, self.temperature = delay_steps, np.float32(temperature)
         self._period_s = 1.0 / spec.rate_hz
         self._buffer = ObservationBuffer(rows, spec.history, self._period_s)
         self._plan = ChunkPlan(rows, spec.chunk, spec.action.dim, self._period_s)
@@ -192,7 +195,7 @@ class PolicyController:
                 for row in rows
             ]
         )
-        chunks = self.actor.act(self._buffer.window(rows), noise)
+        chunks = self.actor.act(self._buffer.window(rows), self.temperature * noise)
         for row, chunk in zip(rows, chunks, strict=True):
             self._late[int(row)] = (int(self._step[row]), chunk)
         self._deliver(rows)

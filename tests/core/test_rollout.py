@@ -133,3 +133,12 @@ def test_disturbances_change_what_is_executed_and_not_the_label():
         again, PolicyController(ChunkOfTimes(), 3, execute=1, seed=0), range(4), 0, disturbance=SmoothNoise(3, [0.5], 0)
     )
     assert again.received == env.received
+
+
+def test_temperature_scales_the_noise_of_every_decision():
+    env, cold = Counter(1), Counter(1)
+    rollout(env, PolicyController(ChunkOfTimes(use_noise=True), 1, execute=2, seed=7), range(3), seed=7)
+    controller = PolicyController(ChunkOfTimes(use_noise=True), 1, execute=2, seed=7, temperature=0.0)
+    rollout(cold, controller, range(3), seed=7)
+    assert all(actions == list(range(len(actions))) for actions in cold.received.values())
+    assert cold.received != env.received
