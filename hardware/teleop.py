@@ -193,15 +193,17 @@ class Jog:
         return float(np.clip(moved, 0.0, self._arm.gripper.width_m))
 
 
-DEVICES = ("keyboard", "gamepad", "page")
+# name → "module:class"
+DEVICES = {
+    "gamepad": "robolearn.hardware.teleop:Gamepad",
+    "keyboard": "robolearn.hardware.teleop:Keyboard",
+    "page": "robolearn.hardware.page:Page",
+}
 
 
 def open_device(name: str) -> Device:
-    """Open a device by name; "page" prints nothing and is opened with `page.Page` instead when its address matters."""
-    if name == "keyboard":
-        return Keyboard()
-    if name == "gamepad":
-        return Gamepad()
-    if name == "page":
-        return import_module("robolearn.hardware.page").Page()
-    raise HardwareError(f"Unknown device '{name}'.", expected=suggest(name, DEVICES))
+    """Open a device by name; the address of a page is its `url`."""
+    if name not in DEVICES:
+        raise HardwareError(f"Unknown device '{name}'.", expected=suggest(name, DEVICES))
+    module, _, attribute = DEVICES[name].partition(":")
+    return getattr(import_module(module), attribute)()

@@ -118,8 +118,8 @@ def test_record_then_replay(config):
 
 def test_only_joint_targets_are_replayed(config):
     spec = recorded_spec(PANDA, 20.0, Reading(_state(0)))
+    sink = ListSink(spec.from_dict({**spec.to_dict(), "action": {"dim": 2}}))
     with pytest.raises(SpecError, match="joint targets"):
-        sink = ListSink(spec.from_dict({**spec.to_dict(), "action": {"dim": 2}}))
         commands.replay(config, Recorded(sink), 0)
 
 
@@ -167,7 +167,7 @@ def test_a_raw_recording_is_read_by_ros_tools(tmp_path):
     assert recorder.counts == {"/joint_states": 20, "/commands": 20}
     read = list(read_ros2_messages(str(tmp_path / "a.mcap")))
     seen = [each for each in read if each.channel.topic == "/joint_states"]
-    assert [list(each.ros_msg.position)[0] for each in seen] == [float(i) for i in range(20)]
+    assert [next(iter(each.ros_msg.position)) for each in seen] == [float(i) for i in range(20)]
     assert seen[3].publish_time_ns == 503
     assert seen[3].log_time_ns == 3000
     assert [each.ros_msg.data[0] for each in read if each.channel.topic == "/commands"] == [float(i) for i in range(20)]
