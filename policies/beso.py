@@ -15,7 +15,7 @@ from robolearn.contracts import Batch
 from robolearn.errors import ConfigError
 from robolearn.policies.common import ChunkConfig, ChunkPolicy, check_prefix, chunk_mean, pin_prefix
 from robolearn.policies.goals import Condition, GoalConfig, Goals
-from robolearn.policies.samplers import Denoiser, denoise, noise_levels, sum_of
+from robolearn.policies.samplers import Denoiser, Velocity, denoise, noise_levels, sum_of
 from robolearn.spec import Spec
 
 __all__ = ["BESOConfig", "BESOPolicy", "NoiseConfig"]
@@ -89,12 +89,24 @@ class BESOPolicy(ChunkPolicy):
         check_prefix(self.spec, prefix)
         options = self.config.noise
         levels = noise_levels(self.config.schedule, options.sigma_min, options.sigma_max, self.config.steps)
-        denoiser = self.denoiser(self.goals.conditions(obs, self.encoder, noise))
+        denoiser = self.denoiser(self.goals.conditions(obs, self.encoder, len(noise)))
 
         def pin(x: Tensor, sigma: float) -> Tensor:
             return x if prefix is None else pin_prefix(x, prefix + sigma * noise[:, : prefix.shape[1]])
 
         return pin_prefix(denoise(denoiser, noise * levels[0], levels, self.config.solver, pin), prefix)
+
+    def flow_field(self, obs: Batch, count: int) -> Velocity:
+        """Return the velocity of the straight path t·action + (1-t)·noise, where σ = (1-t)/t."""
+        conditions, options = self.goals.conditions(obs, self.encoder, count), self.config.noise
+
+        def evaluate(x: Tensor, time: Tensor) -> Tensor:
+            time = time.clamp(1 / (1 + options.sigma_max), 1 / (1 + options.sigma_min))
+            sigma, noisy = (1 - time) / time, x / time[:, None, None]
+            clean = sum_of([(weight, self._denoise(noisy, sigma, condition)) for weight, condition in conditions])
+            return clean - (noisy - clean) / sigma[:, None, None]
+
+        return evaluate
 
     def denoiser(self, conditions: list[tuple[float, Condition]]) -> Denoiser:
         """Return D for weighted `conditions`, a function of (x [B,K,A], σ)."""

@@ -18,6 +18,7 @@ __all__ = [
     "ChunkConfig",
     "ChunkPolicy",
     "Norm",
+    "SplineConfig",
     "check_prefix",
     "chunk_mean",
     "default_transforms",
@@ -30,6 +31,14 @@ Norm = Literal["min_max", "mean_std", "quantile", "identity"]
 
 
 @dataclass(frozen=True)
+class SplineConfig:
+    """Chunks as B-spline control points (BEAST's continuous form, arXiv 2506.06072)."""
+
+    points: int = 8
+    degree: int = 3
+
+
+@dataclass(frozen=True)
 class ChunkConfig:
     """Options of every policy that maps a history of T observations to a chunk of K actions."""
 
@@ -39,6 +48,7 @@ class ChunkConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     observation_norm: Norm = "mean_std"
     action_norm: Norm = "mean_std"
+    spline: SplineConfig | None = None
 
     def __post_init__(self):
         if self.history < 1 or self.chunk < 1:
@@ -50,7 +60,15 @@ class ChunkConfig:
 
     def transforms(self, spec: Spec) -> Sequence[Transform]:
         """Return the unfitted steps that end at the network: images to float, text to vectors, normalisation."""
-        return default_transforms(spec, self.observation_norm, self.action_norm)
+        steps = default_transforms(spec, self.observation_norm, self.action_norm)
+        if self.spline:
+            steps.append(resolve("transform", "bspline")(self.spline.points, self.spline.degree))
+        return steps
+
+    @property
+    def rows(self) -> int:
+        """Rows of the chunk that the network sees: actions, or control points."""
+        return self.spline.points if self.spline else self.chunk
 
 
 class ChunkPolicy(nn.Module):
@@ -58,9 +76,9 @@ class ChunkPolicy(nn.Module):
 
     def __init__(self, config: ChunkConfig, spec: Spec, times: int = 1):
         super().__init__()
-        self.spec = replace(spec, history=config.history, chunk=config.chunk)
+        self.spec = replace(spec, history=config.history, chunk=config.rows)
         self.encoder = ObservationEncoder(config.encoder, self.spec)
-        self.network = config.network.build(config.chunk, spec.action.dim, self.encoder.shapes, times)
+        self.network = config.network.build(config.rows, spec.action.dim, self.encoder.shapes, times)
 
     @property
     def noise_shape(self) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from robolearn.contracts import Batch
 from robolearn.errors import ConfigError
 from robolearn.policies.common import ChunkConfig, ChunkPolicy, Norm, check_prefix, chunk_mean, pin_prefix
-from robolearn.policies.samplers import Betas, alpha_bars, diffusion_steps
+from robolearn.policies.samplers import Betas, Velocity, alpha_bars, diffusion_steps
 from robolearn.spec import Spec
 
 __all__ = ["DiffusionConfig", "DiffusionPolicy", "SamplerConfig"]
@@ -111,12 +111,27 @@ class DiffusionPolicy(ChunkPolicy):
             before = clean
         return pin_prefix(x, prefix)
 
+    def flow_field(self, obs: Batch, count: int) -> Velocity:
+        """Return the velocity of the straight path t·action + (1-t)·noise, from the level of the same noise."""
+        condition = self.encoder(obs)
+        times = self.levels.sqrt() / (self.levels.sqrt() + (1 - self.levels).sqrt())  # falls with the level
+
+        def evaluate(x: Tensor, time: Tensor) -> Tensor:
+            level = (time[:, None] - times).abs().argmin(1)
+            bar = self.levels[level][:, None, None]
+            path = (time**2 + (1 - time) ** 2).sqrt()[:, None, None]
+            noisy = x / path
+            clean, epsilon = self._clean(noisy, self._network(noisy, level, condition), bar)
+            return clean - epsilon
+
+        return evaluate
+
     def _network(self, x: Tensor, level: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
         return self.network(x, level / self.config.train_steps, condition).float()
 
-    def _clean(self, x: Tensor, output: Tensor, bar: float) -> tuple[Tensor, Tensor]:
+    def _clean(self, x: Tensor, output: Tensor, bar: float | Tensor) -> tuple[Tensor, Tensor]:
         """Return the predicted action and noise at ᾱ = `bar`."""
-        signal, spread = math.sqrt(bar), math.sqrt(1 - bar)
+        signal, spread = bar**0.5, (1 - bar) ** 0.5
         if self.config.prediction == "epsilon":
             clean, epsilon = (x - spread * output) / signal, output
         elif self.config.prediction == "sample":

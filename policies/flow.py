@@ -77,7 +77,7 @@ class FlowPolicy(ChunkPolicy):
     def sample(self, obs: Batch, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
         """Return chunks [B,K,A] from `noise` [B,K,A]."""
         check_prefix(self.spec, prefix)
-        velocity = self.velocity(self.goals.conditions(obs, self.encoder, noise))
+        velocity = self.flow_field(obs, len(noise))
         if prefix is None:
             return integrate(velocity, noise, self.config.steps, self.config.solver)
         if self.config.prefix.name == "guided":
@@ -87,6 +87,10 @@ class FlowPolicy(ChunkPolicy):
             return pin_prefix(x, torch.lerp(noise[:, : prefix.shape[1]], prefix, time))
 
         return integrate(velocity, noise, self.config.steps, self.config.solver, pin)
+
+    def flow_field(self, obs: Batch, count: int) -> Velocity:
+        """Return the velocity of `count` observations, a function of (x [B,K,A], time [B])."""
+        return self.velocity(self.goals.conditions(obs, self.encoder, count))
 
     def velocity(self, conditions: Sequence[tuple[float, Condition]]) -> Velocity:
         """Return the velocity field of weighted `conditions`, a function of (x [B,K,A], time [B])."""
@@ -100,7 +104,7 @@ class FlowPolicy(ChunkPolicy):
         options = self.config.prefix
         frozen = prefix.shape[1] if options.frozen is None else min(options.frozen, prefix.shape[1])
         weights = prefix_weights(frozen, prefix.shape[1], self.spec.chunk, noise.device)
-        conditions = self.goals.conditions(obs, self.encoder, noise)
+        conditions = self.goals.conditions(obs, self.encoder, len(noise))
         with torch.inference_mode(False):  # gradients need ordinary tensors
             conditions = [(weight, tuple(group.clone() for group in groups)) for weight, groups in conditions]
             target = pin_prefix(torch.zeros_like(noise), prefix)

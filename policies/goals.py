@@ -70,7 +70,7 @@ class Goals(nn.Module):
         return self.hide(batch, torch.rand(count, device=device) < self.config.drop)
 
     def conditions(
-        self, batch: Batch, encode: Callable[[Batch], Condition], noise: Tensor
+        self, batch: Batch, encode: Callable[[Batch], Condition], count: int
     ) -> list[tuple[float, Condition]]:
         """Return (weight, condition) pairs whose weighted sum of predictions is the guided one (eq. 6)."""
         guidance = self.config.guidance
@@ -79,8 +79,9 @@ class Goals(nn.Module):
         filled = dict(batch)
         if guidance == 0:  # goals are not needed then
             for key, hidden, times in zip(self.config.keys, self.hidden, self._times, strict=True):
-                filled.setdefault(key, hidden.expand(len(noise), *times, *hidden.shape))
-        without = encode(self.hide(filled, torch.ones(len(noise), dtype=torch.bool, device=noise.device)))
+                filled.setdefault(key, hidden.expand(count, *times, *hidden.shape))
+        device = self.hidden[0].device
+        without = encode(self.hide(filled, torch.ones(count, dtype=torch.bool, device=device)))
         return [(1.0, without)] if guidance == 0 else [(guidance, encode(batch)), (1 - guidance, without)]
 
     def _goal(self, batch: Batch, key: str) -> Tensor:

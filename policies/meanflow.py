@@ -80,7 +80,7 @@ class MeanFlowPolicy(ChunkPolicy):
     def sample(self, obs: Batch, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
         """Return chunks [B,K,A] from `noise` [B,K,A]."""
         check_prefix(self.spec, prefix)
-        conditions = self.goals.conditions(obs, self.encoder, noise)
+        conditions = self.goals.conditions(obs, self.encoder, len(noise))
         x, size = noise, 1.0 / self.config.steps
         for step in range(self.config.steps):
             start = x.new_full((len(x),), step * size)

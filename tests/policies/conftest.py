@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from robolearn.config import parse
+from robolearn.config import parse, to_dict
+from robolearn.policies.tokens import TokenPolicy
 from robolearn.registry import resolve
 from robolearn.spec import ActionSpec, Feature, Spec
 
@@ -17,6 +18,10 @@ SMALL = {
 
 ALONE = {  # policies with networks of their own
     "act": {"layers": {"width": 16, "heads": 2, "feed_width": 16, "dropout": 0.0}, "depths": [1, 1, 1], "latent": 4},
+    "tokens": {
+        "tokenizer": {"name": "beast", "points": 4, "vocabulary": 16},
+        "network": {"width": 16, "depth": 1, "heads": 2, "dropout": 0.0},
+    },
 }
 
 
@@ -36,12 +41,20 @@ class Workbench:
     )
 
     def config(self, name, **options):
+        if name == "ranked":
+            return parse(resolve("policy", name), {"policy": to_dict(self.config("flow", **options)), "samples": 3})
         small = ALONE.get(name, {"network": SMALL["mlp"]})
         return parse(resolve("policy", name), {"name": name, "history": 2, "chunk": 8, **small, **options})
 
     def policy(self, name, spec=None, **options):
         torch.manual_seed(0)
-        return self.config(name, **options).build(spec or self.state)
+        spec = spec or self.state
+        if name == "tokens":
+            spec = replace(spec, action=ActionSpec(1), chunk=8)
+        policy = self.config(name, **options).build(spec)
+        if name == "consistency":
+            policy.teach(self.policy("flow", spec, **options).eval())
+        return policy
 
     def batch(self, policy, size=4, seed=0):
         draw = torch.Generator().manual_seed(seed)
@@ -50,6 +63,8 @@ class Workbench:
             leading = (size,) if feature.kind == "text" else (size, spec.history)
             batch[key] = torch.rand(*leading, *feature.shape, generator=draw)
         batch["action"] = torch.rand(size, spec.chunk, spec.action.dim, generator=draw) * 2 - 1
+        if isinstance(policy, TokenPolicy):
+            batch["action"] = torch.randint(16, batch["action"].shape, generator=draw).float()
         batch["action_is_pad"] = torch.zeros(size, spec.chunk, dtype=torch.bool)
         return batch
 

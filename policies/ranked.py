@@ -1,0 +1,122 @@
+"""Sample and rank: draw several chunks of any policy, keep the best by agreement or by a learned score.
+
+Agreement with the actions already committed keeps one mode over time (bidirectional decoding, arXiv
+2408.17355, backward coherence); without any, the chunk nearest to all others is kept.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from robolearn.config import parse
+from robolearn.contracts import Batch, Transform
+from robolearn.errors import ConfigError
+from robolearn.policies.common import check_prefix, pin_prefix
+from robolearn.registry import resolve
+from robolearn.spec import Spec
+
+__all__ = ["RankedConfig", "RankedPolicy", "Scorer"]
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A policy that can rate chunks, for example by an energy or a value."""
+
+    def score(self, obs: Batch, actions: Tensor) -> Tensor:
+        """Return how good chunks [B,K,A] are [B]; higher is better."""
+
+
+@dataclass(frozen=True)
+class RankedConfig:
+    """`policy` holds the options of the policy that is sampled; `decay` discounts later actions of a prefix."""
+
+    name: Literal["ranked"] = "ranked"
+    policy: dict[str, Any] = field(default_factory=lambda: {"name": "flow"})
+    samples: int = 8
+    by: Literal["agreement", "score"] = "agreement"
+    decay: float = 0.8
+
+    def __post_init__(self):
+        if self.samples < 1 or not 0 < self.decay <= 1 or "name" not in self.policy:
+            raise ConfigError("Ranking options are out of range.", found=self, expected="samples >= 1, 0 < decay <= 1")
+        self._inner()  # refuse bad options now
+
+    @property
+    def history(self) -> int:
+        """History of the policy that is sampled."""
+        return self._inner().history
+
+    @property
+    def chunk(self) -> int:
+        """Chunk of the policy that is sampled."""
+        return self._inner().chunk
+
+    def transforms(self, spec: Spec) -> list[Transform]:
+        """Return the transforms of the policy that is sampled."""
+        return list(self._inner().transforms(spec))
+
+    def build(self, spec: Spec) -> "RankedPolicy":
+        """Return the policy for `spec`."""
+        return RankedPolicy(self, self._inner().build(spec))
+
+    def _inner(self) -> Any:
+        return parse(resolve("policy", self.policy["name"]), self.policy, where="policy.policy")
+
+
+class RankedPolicy(nn.Module):
+    """Trains the inner policy as it is; samples it several times."""
+
+    def __init__(self, config: RankedConfig, policy: Any):
+        super().__init__()
+        if config.by == "score" and not isinstance(policy, Scorer):
+            raise ConfigError("This policy cannot score.", found=type(policy).__name__, expected="a `score` method")
+        if policy.noise_shape == (0,):
+            raise ConfigError(
+                "Samples of a deterministic policy are all the same.", found=type(policy).__name__, do="rank another"
+            )
+        self.config, self.policy, self.spec = config, policy, policy.spec
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """The noise of every sample."""
+        return (self.config.samples, *self.policy.noise_shape)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of the inner policy."""
+        return self.policy.loss(batch)
+
+    def blocks(self) -> list[nn.Module]:
+        """Return the repeated blocks of the inner policy."""
+        return self.policy.blocks()
+
+    def param_groups(self) -> Any:
+        """Return the parameter groups of the inner policy."""
+        return self.policy.param_groups()
+
+    def sample(self, obs: Batch, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
+        """Return the best of N chunks [B,K,A] from `noise` [B,N,…].
+
+        With a prefix, the chunk that continues it best is kept.
+        """
+        check_prefix(self.spec, prefix)
+        count, samples = noise.shape[:2]
+        wide = {key: value.repeat_interleave(samples, 0) for key, value in obs.items() if isinstance(value, Tensor)}
+        chunks = self.policy.sample(wide, noise.flatten(0, 1))
+        if self.config.by == "score":
+            rating = self.policy.score(wide, chunks).unflatten(0, (count, samples))
+        else:
+            rating = self._agreement(chunks.unflatten(0, (count, samples)), prefix)
+        best = rating.argmax(1)
+        chosen = chunks.unflatten(0, (count, samples))[torch.arange(count, device=best.device), best]
+        return pin_prefix(chosen, prefix)
+
+    def _agreement(self, chunks: Tensor, prefix: Tensor | None) -> Tensor:
+        """Rate chunks [B,N,K,A] by their distance to the prefix, or to each other; returns [B,N]."""
+        if prefix is None:
+            flat = chunks.flatten(2)
+            return -torch.cdist(flat, flat).sum(-1)
+        steps = torch.arange(prefix.shape[1], device=chunks.device)
+        error = (chunks[:, :, : prefix.shape[1]] - prefix[:, None]).square().sum(-1)
+        return -(error * self.config.decay**steps).sum(-1)
