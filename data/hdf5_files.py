@@ -73,7 +73,7 @@ def natural(name: str) -> tuple:
 
 def _walk(path: Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     import h5py
-    from h5py import h5o
+    from h5py import h5o  # ty: ignore[import-not-found]
 
     try:
         file = h5py.File(path, "r")

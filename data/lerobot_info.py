@@ -60,10 +60,10 @@ class Info:
     raw: Mapping[str, Any]
 
 
-def load_info(root: Path, versions: tuple[str, ...]) -> Info:
-    """Read and validate `meta/info.json` under `root`; raises `DataError` naming the field."""
+def load_info(root: Path, versions: tuple[str, ...], raw: Mapping[str, Any] | None = None) -> Info:
+    """Validate `meta/info.json` under `root`, or `raw` in its place; raises `DataError` naming the field."""
     path = root / "meta" / "info.json"
-    raw = read_json(path)
+    raw = read_json(path) if raw is None else raw
     version = str(raw.get("codebase_version", ""))
     if version not in versions:
         raise DataError(

@@ -36,9 +36,9 @@ def open_dataset(path: Path, options: Mapping[str, Any]) -> "LeRobotReader":
 class LeRobotReader:
     """An `EpisodeSource` over a LeRobot v3 folder, pending journal episodes included."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, raw_info: Mapping[str, Any] | None = None):
         self.root = Path(root)
-        self.info = load_info(self.root, ("v3.0",))
+        self.info = load_info(self.root, ("v3.0",), raw_info)
         self.spec = self.info.spec
         self.pending = [e for e in journal.entries(self.root) if e.episode >= self.info.total_episodes]
         self._table = _episode_table(self.root, self.info.total_episodes, self.info.total_frames)

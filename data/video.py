@@ -34,7 +34,7 @@ class Encoder:
     def __init__(self, path: Path, fps: float, shape: tuple[int, int], options: VideoOptions):
         import av
 
-        av.logging.set_level(av.logging.ERROR)
+        _quiet()
         if options.codec == "av1":
             os.environ.setdefault("SVT_LOG", "1")
         self._container = av.open(str(path), "w", format="mp4", options={"movflags": "faststart"})
@@ -64,6 +64,14 @@ class Encoder:
         self._container.close()
 
 
+def _quiet() -> None:
+    """Let FFmpeg log by itself, to nowhere: a callback into Python from its threads can deadlock on the GIL."""
+    import av
+
+    av.logging.restore_default_callback()
+    av.logging.set_libav_level(av.logging.PANIC)
+
+
 def _preset(codec: str) -> str:
     return "12" if codec == "av1" else "veryfast"
 
@@ -83,7 +91,7 @@ def encode(path: Path, frames: Iterable[np.ndarray], fps: float, shape: tuple[in
 def _opened(path: Path) -> Generator[tuple[Any, Any]]:
     import av
 
-    av.logging.set_level(av.logging.PANIC)
+    _quiet()
     try:
         # The demuxer is named, so that no playlist or script in an .mp4's clothes can open other files.
         with av.open(str(path), format="mp4") as container:
@@ -113,7 +121,7 @@ def decode_span(
     numbers = range(count) if wanted is None else wanted
     frames: list[np.ndarray] = []
     with _opened(path) as (container, stream):
-        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = 1  # callers decode several files at once instead
         base = float(stream.time_base)
         if start_s > 0 or (numbers and numbers[0] > 0):
             first_s = start_s + (numbers[0] if numbers else 0) / fps
@@ -157,7 +165,7 @@ def join(parts: Sequence[Path], target: Path, fps: float) -> None:
     """Concatenate mp4 files of one codec and size into `target` without re-encoding."""
     import av
 
-    av.logging.set_level(av.logging.ERROR)
+    _quiet()
     rate = Fraction(fps).limit_denominator(100000)
     with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as output:
         stream, frames = None, 0

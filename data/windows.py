@@ -1,7 +1,7 @@
 """Training windows over episodes held in memory: whole batches are gathered at memory speed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,8 @@ class Windows:
     episodes: np.ndarray  # the source's number of each episode
     task_of_frame: np.ndarray | None = None  # int32 [frames] into `tasks`
     tasks: tuple[str, ...] = ()
+    images: Mapping[str, np.ndarray] = field(default_factory=dict)  # of all episodes of the source
+    image_offsets: np.ndarray | None = None  # what to add to a frame to find it in `images`, by slot
 
     def __len__(self) -> int:
         return int(self.stops[-1])
@@ -47,6 +49,16 @@ class Windows:
         """Return the frame within its episode of each window."""
         return np.asarray(index) - self.starts[self.slot_of(np.asarray(index))]
 
+    def __getstate__(self) -> dict[str, Any]:
+        mapped = {k: str(v.filename) for k, v in self.images.items() if isinstance(v, np.memmap)}
+        held = {key: frames for key, frames in self.images.items() if key not in mapped}
+        return {**self.__dict__, "images": held, "mapped": mapped}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open memory maps again instead of carrying their content between processes."""
+        mapped = {key: np.load(name, mmap_mode="r") for key, name in state.pop("mapped").items()}
+        self.__dict__.update(state, images={**state["images"], **mapped})
+
     def gather(self, index: np.ndarray) -> Batch:
         """Return the windows `index` [B] as torch tensors over raw units."""
         index = np.asarray(index, np.int64)
@@ -59,6 +71,9 @@ class Windows:
         past = np.maximum(index[:, None] + np.arange(1 - self.spec.history, 1), first)
         ahead = index[:, None] + np.arange(self.spec.chunk)
         batch: Batch = {key: _take(self.arrays[key], past) for key in self.arrays if key != "action"}
+        for key, frames in self.images.items():
+            offsets = 0 if self.image_offsets is None else self.image_offsets[slot][:, None]
+            batch[key] = _take(frames, past + offsets)
         batch["action"] = _take(self.arrays["action"], np.minimum(ahead, last))
         batch["action_is_pad"] = _tensor(ahead > last)
         if self.task_of_frame is not None:
@@ -72,10 +87,12 @@ def build_windows(
     chunk: int = 1,
     keys: Sequence[str] | None = None,
     episodes: Sequence[int] | None = None,
+    images: Mapping[str, np.ndarray] | None = None,
 ) -> Windows:
     """Load `episodes` (all when None) of `source` into memory and return their windows.
 
-    `keys` are the observations to load (all of the spec when None). Raises `DataError` naming the
+    `keys` are the observations to load (all of the spec when None); `images` are pictures that are
+    at hand already, [frames of all episodes,H,W,C], perhaps memory-mapped. Raises `DataError` naming the
     episode and frame of a value that is not finite.
     """
     wanted = tuple(source.spec.observations) if keys is None else tuple(key for key in keys if key != "action")
@@ -88,8 +105,13 @@ def build_windows(
     stops = np.cumsum(lengths)
     text = any(spec.observations[key].kind == "text" for key in wanted)
     loaded = [key for key in wanted if spec.observations[key].kind != "text"] + ["action"]
-    arrays = _load(source, loaded, numbers, stops, whole=episodes is None)
-    windows = Windows(spec, arrays, stops - lengths, stops, numbers)
+    given = dict(images or {})
+    arrays = _load(source, [key for key in loaded if key not in given], numbers, stops, whole=episodes is None)
+    for key, values in given.items():
+        feature = replace(spec.observations[key], shape=values.shape[1:])
+        spec = replace(spec, observations={**spec.observations, key: feature})
+    offsets = np.concatenate([[0], np.cumsum(source.lengths)])[numbers] - (stops - lengths) if given else None
+    windows = Windows(spec, arrays, stops - lengths, stops, numbers, images=given, image_offsets=offsets)
     for key, values in arrays.items():
         _require_finite(windows, key, values)
     return replace(windows, **_tasks(source, numbers)) if text else windows

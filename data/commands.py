@@ -1,0 +1,144 @@
+"""The verbs of `robolearn data`: each takes plain options and returns plain results.
+
+`COMMANDS` maps a verb to its function. Options are strict; results are JSON data, ready to print or to save.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from robolearn.config import parse
+from robolearn.contracts import EpisodeSource
+from robolearn.data.detect import detect
+from robolearn.data.exports import write_robomimic, write_zarr
+from robolearn.data.lerobot_v2 import write_v2
+from robolearn.data.lerobot_writer import LeRobotWriter, WriterOptions
+from robolearn.data.repair import repair_dataset
+from robolearn.data.stats import signal_stats
+from robolearn.data.verify import verify_source
+from robolearn.errors import DataError
+from robolearn.registry import resolve
+
+__all__ = ["COMMANDS", "convert", "info", "repair", "stats", "verify"]
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """Which dataset: its path, its kind ("auto" detects it) and what its reader needs to be told."""
+
+    path: str
+    kind: str = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def open(self) -> EpisodeSource:
+        """Open the dataset for reading."""
+        return resolve("data", self.kind)(Path(self.path), self.options)
+
+
+@dataclass(frozen=True)
+class ConvertOptions(OpenOptions):
+    """Where a dataset goes and in which format."""
+
+    out: str = ""
+    to: Literal["lerobot", "lerobot_v2", "gr00t", "robomimic", "zarr"] = "lerobot"
+    images: Literal["video", "image"] = "video"
+
+
+def info(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what a dataset holds: kind, episodes, frames, seconds, spec, tasks, and loops that ran slow."""
+    given = parse(OpenOptions, arguments, where="data info")
+    source = given.open()
+    lengths, spec = np.asarray(source.lengths), source.spec
+    result: dict[str, Any] = {
+        "path": given.path,
+        "kind": detect(Path(given.path)) if given.kind == "auto" else given.kind,
+        "episodes": len(lengths),
+        "frames": int(lengths.sum()),
+        "seconds": float(lengths.sum() / spec.rate_hz),
+        "shortest": int(lengths.min(initial=0)),
+        "longest": int(lengths.max(initial=0)),
+        "spec": spec.to_dict(),
+    }
+    metadata = getattr(source, "metadata", None)
+    if metadata is not None:
+        rates = {episode: metadata(episode).get("measured_rate_hz") for episode in range(len(lengths))}
+        slow = {episode: rate for episode, rate in rates.items() if rate and rate < 0.95 * spec.rate_hz}
+        result["slow_episodes"] = {str(episode): rate for episode, rate in slow.items()}
+    tasks = getattr(source, "tasks", None)
+    if tasks is not None:
+        result["tasks"] = sorted(tasks.values())
+    return result
+
+
+def stats(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Compute min, max, mean, std and quantiles of every signal over all frames."""
+    source = parse(OpenOptions, arguments, where="data stats").open()
+    keys = [key for key, feature in source.spec.observations.items() if feature.kind == "signal"] + ["action"]
+    parts: dict[str, list[np.ndarray]] = {key: [] for key in keys}
+    for episode in range(len(source.lengths)):
+        for key, values in source.read(episode, keys).items():
+            parts[key].append(values)
+    if not len(source.lengths):
+        raise DataError("The dataset has no episodes.", do="record some first")
+    merged = {key: signal_stats(np.concatenate(values)) for key, values in parts.items()}
+    return {key: {name: value.tolist() for name, value in item.items()} for key, item in merged.items()}
+
+
+def verify(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Read everything and list every problem with its file, field, episode and frame."""
+    given = parse(OpenOptions, arguments, where="data verify")
+    try:
+        source = given.open()
+    except DataError as error:
+        return {"path": given.path, "good": False, "problems": [str(error)]}
+    problems = verify_source(source)
+    return {"path": given.path, "good": not problems, "problems": problems, "episodes": len(source.lengths)}
+
+
+def repair(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the longest verified prefix of a LeRobot v3 folder; what it replaces is kept beside it."""
+    given = parse(OpenOptions, arguments, where="data repair")
+    return repair_dataset(Path(given.path))
+
+
+def convert(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a dataset in another format: lerobot (v3), lerobot_v2, gr00t, robomimic or zarr."""
+    given = parse(ConvertOptions, arguments, where="data convert")
+    if not given.out:
+        raise DataError("Where to is missing.", do="give out=PATH")
+    source, target = given.open(), Path(given.out)
+    if given.to == "lerobot":
+        copy(source, target, WriterOptions(images=given.images))
+    elif given.to in ("lerobot_v2", "gr00t"):
+        write_v2(source, target, modality=given.to == "gr00t")
+    elif given.to == "robomimic":
+        write_robomimic(source, target)
+    else:
+        write_zarr(source, target)
+    return {"path": given.out, "kind": given.to, "episodes": len(source.lengths)}
+
+
+def copy(source: EpisodeSource, target: Path, options: WriterOptions | None = None) -> None:
+    """Write every episode of `source` into a new LeRobot v3 folder."""
+    keys = [key for key, feature in source.spec.observations.items() if feature.kind != "text"]
+    known = getattr(source, "keys", ())
+    keys += ["action", "task", *(key for key in known if key.startswith("next."))]
+    with LeRobotWriter(target, source.spec, options) as sink:
+        for episode, length in enumerate(np.asarray(source.lengths).tolist()):
+            columns = source.read(episode, keys)
+            for step in range(length):
+                sink.add_frame({key: values[step] for key, values in columns.items()})
+            metadata = getattr(source, "metadata", None)
+            sink.save_episode(metadata(episode) if metadata is not None else None)
+
+
+COMMANDS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "convert": convert,
+    "info": info,
+    "repair": repair,
+    "stats": stats,
+    "verify": verify,
+}
