@@ -5,11 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from robolearn.api import open_dataset
+from robolearn.api import locate_data, open_dataset
 from robolearn.cli import load
 from robolearn.cli.arguments import parse_arguments
 from robolearn.cli.show import table
-from robolearn.cli.train import locate_data
 from robolearn.errors import ConfigError, suggest
 
 __all__ = ["COMMANDS", "info", "main"]

@@ -1,19 +1,19 @@
 """`robolearn train`: a policy from a dataset; evaluated when an environment is named."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from robolearn.actor import load
+from robolearn.api import locate_data
 from robolearn.checkpoint import find
 from robolearn.cli.arguments import Arguments, parse_arguments
 from robolearn.cli.compose import compose_config, jobs, merge
 from robolearn.cli.evaluate import evaluate_with_bar, film_policy, show_result
 from robolearn.cli.job import Job, out_folder
 from robolearn.cli.show import progress, say, table
-from robolearn.errors import CheckpointError, DataError
+from robolearn.errors import CheckpointError
 from robolearn.evaluation import EvalResult
 from robolearn.files import read_json
 from robolearn.metrics import read_metrics
@@ -21,7 +21,7 @@ from robolearn.report import write_report
 from robolearn.run import RunConfig, parse_run
 from robolearn.training import TrainResult, train
 
-__all__ = ["locate_data", "main", "run_training", "train_with_bar"]
+__all__ = ["main", "run_training", "train_with_bar"]
 
 _USAGE = """usage: robolearn train policy=flow data=pusht [env=pusht] [train.steps=20000] [out=DIR] [-m]
 
@@ -48,10 +48,10 @@ def run_training(plain: Mapping[str, Any], number: str = "", verb: str = "train"
     if episodes is not None:
         plain["eval"] = {**plain["eval"], "episodes": episodes}
     config = parse_run(plain)
-    path = locate_data(config.data.path)
+    locate_data(config.data.path)  # a dataset that is not there ends the run before anything is written
     wanted = str(Path(config.out) / number) if config.out and number else config.out
     out = out_folder(verb, wanted or _run_of(config), resumes=config.train.resume is not None)
-    config = replace(config, out=str(out), data=replace(config.data, path=str(path)))
+    config = replace(config, out=str(out))
     job = Job(verb, out, {**plain, "out": None})
     with job.stage("training"):
         trained = train_with_bar(config)
@@ -66,7 +66,7 @@ def run_training(plain: Mapping[str, Any], number: str = "", verb: str = "train"
         with job.stage("video"):
             videos = film_policy(actor, config.env, config.eval, evaluated, out)
     content = job.finish({**(evaluated.to_dict() if evaluated else {}), "training": trained.to_dict()})
-    title = f"{plain['policy']['name']} on {Path(path).name}"
+    title = f"{plain['policy']['name']} on {Path(config.data.path).name}"
     report = write_report(out / "report.html", title, content, read_metrics(out), videos)
     _show(trained, evaluated, [trained.checkpoint, *videos, report, out / "result.json"])
     return 0
@@ -76,26 +76,6 @@ def train_with_bar(config: RunConfig) -> TrainResult:
     """Train with a progress bar over steps."""
     with progress("train", config.train.steps, "steps") as advance:
         return train(config, advance)
-
-
-def locate_data(path: str) -> Path:
-    """Return where the dataset `path` is: as it stands, or in the folder that ROBOLEARN_DATA names.
-
-    Raises `DataError` that says how to get it.
-    """
-    folder = os.environ.get("ROBOLEARN_DATA")
-    places = [Path(path).expanduser(), *([Path(folder) / path] if folder else [])]
-    found = next((place for place in places if place.exists()), None)
-    if found is None:
-        raise DataError(
-            f"There is no dataset {path}.",
-            found=f"nothing at {' or '.join(map(str, places))}",
-            expected="an existing file or folder",
-            do="write data.path=PATH, or set ROBOLEARN_DATA to the folder that holds it. Where there is a network, a "
-            "public copy from the hub serves too: robolearn pull lerobot/pusht to=pusht kind=dataset, then "
-            "data=auto data.path=pusht",
-        )
-    return found
 
 
 def _plain(given: Arguments) -> Mapping[str, Any]:
