@@ -13,7 +13,7 @@ from robolearn.envs.exact.plan import GRIPPER, JOINTS, STATE, Kind, Plan, Record
 from robolearn.envs.exact.terms import Terms
 from robolearn.errors import EnvError
 
-__all__ = ["Engine", "load_model"]
+__all__ = ["FULL", "Engine", "load_model"]
 
 FULL = mujoco.mjtState.mjSTATE_INTEGRATION
 _KINDS = {
@@ -44,7 +44,7 @@ class Engine:
 
     def __init__(self, export: Export, terms: Terms, num_envs: int, threads: int = 0, compiled: bool = True):
         self.export, self.terms, self.num_envs, self.compiled = export, terms, num_envs, compiled
-        self.model = load_model(export)
+        self.model = self.load()
         self.data = [mujoco.MjData(self.model) for _ in range(num_envs)]
         self.rows = [RowModel(self.model) if terms.sizes else None for _ in range(num_envs)]
         self.substeps = int((1.0 / export.control_hz) / self.model.opt.timestep)
@@ -60,6 +60,10 @@ class Engine:
         self.datas = np.array([data._address for data in self.data], np.int64)
         self._threads = min(threads or len(os.sched_getaffinity(0)), num_envs)
         self._pool: ThreadPoolExecutor | None = None
+
+    def load(self) -> mujoco.MjModel:
+        """Return the model of all rows."""
+        return load_model(self.export)
 
     def step(self, rows: np.ndarray) -> None:
         """Take one control step with `self.actions` on `rows` and record them."""

@@ -10,7 +10,9 @@ import numpy as np
 
 from robolearn.contracts import Observations
 from robolearn.envs.exact.engine import Engine
+from robolearn.envs.exact.experts import EXPERTS, ExactExpert
 from robolearn.envs.exact.export import Export
+from robolearn.envs.exact.lean import LeanEngine
 from robolearn.envs.exact.placement import BoxSizer, draw_joints, place
 from robolearn.envs.exact.terms import Raw, Terms, View, proprioception
 from robolearn.errors import EnvError
@@ -33,6 +35,7 @@ class ExactOptions:
     max_steps: int = 400
     threads: int = 0  # 0: one per core
     compiled: bool = True  # machine code; otherwise numpy
+    lean: bool = False  # the fast model instead of robosuite's own
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class ExactEnv(gymnasium.vector.VectorEnv):
         self.export, self.terms, self.num_envs = export, terms, num_envs
         self.options = options or ExactOptions()
         self.max_episode_steps = self.options.max_steps
-        self.engine = Engine(export, terms, num_envs, self.options.threads, self.options.compiled)
+        self.engine = _engine(export, terms, num_envs, self.options)
         self.model = self.engine.model
         self._sizers = {body: BoxSizer(export, self.model, body, high) for body, _, high in terms.sizes}
         self._allocate()
@@ -90,7 +93,7 @@ class ExactEnv(gymnasium.vector.VectorEnv):
             self._reset_row(row)
         self.engine.gather(rows)
         self._started = True
-        return self._observe(rows), self._info()
+        return self.observe(rows), self._info()
 
     def step(self, actions: np.ndarray) -> tuple[Observations, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Advance every unfinished row by one control step."""
@@ -105,7 +108,7 @@ class ExactEnv(gymnasium.vector.VectorEnv):
         self.engine.actions[rows] = np.clip(actions[rows], self._low, self._high)
         self.engine.step(rows)
         self._view.fresh[rows] = False
-        observations = self._observe(rows)
+        observations = self.observe(rows)
         reward = self._judge(rows, refused)
         return observations, reward, self._terminated.copy(), self._truncated.copy(), self._info()
 
@@ -115,9 +118,20 @@ class ExactEnv(gymnasium.vector.VectorEnv):
     # ------------------------------------------------------------ beyond gymnasium
 
     @property
+    def raw(self) -> Raw:
+        """The latest observations under robosuite's keys, float64 [E,…]."""
+        return self._last
+
+    @property
     def view(self) -> View:
         """The present state of all rows, for experts."""
         return self._view
+
+    def expert(self) -> ExactExpert:
+        """Return the task's scripted demonstrator, bound to this environment."""
+        if self.export.task not in EXPERTS:
+            raise EnvError(f"No scripted expert for '{self.export.task}'.", expected=", ".join(EXPERTS))
+        return ExactExpert(EXPERTS[self.export.task], lambda: self._last, self.num_envs)
 
     def snapshot(self, row: int) -> Snapshot:
         """Return the full state of one row; `restore` resumes it bit for bit."""
@@ -133,7 +147,7 @@ class ExactEnv(gymnasium.vector.VectorEnv):
         """Bring a row back to where a snapshot was taken, of any row of any such environment."""
         for name, value in snapshot.memory.items():
             self._memory()[name][row] = value
-        self._resize(row)
+        self.resize(row)
         self.engine.set_state(row, snapshot.state)
         self.engine.state[row] = snapshot.controller
         for name, value in snapshot.counters.items():
@@ -144,7 +158,7 @@ class ExactEnv(gymnasium.vector.VectorEnv):
 
     # ------------------------------------------------------------ one step, in order
 
-    def _observe(self, rows: np.ndarray) -> Observations:
+    def observe(self, rows: np.ndarray) -> Observations:
         """Return fresh observations; rows that did not move keep their last ones."""
         raw = {key: np.asarray(value, np.float64) for key, value in self._raw().items()}
         moved = np.zeros(self.num_envs, bool)
@@ -199,8 +213,8 @@ class ExactEnv(gymnasium.vector.VectorEnv):
         mujoco.mj_resetData(self.model, data)
         sizes = {body: random.uniform(low, high) for body, low, high in self.terms.sizes}
         for body, half_m in sizes.items():
-            self._sizes[body][row] = half_m
-        self._resize(row)
+            self.sizes[body][row] = half_m
+        self.resize(row)
         for arm in export.arms:
             data.qpos[list(arm.qpos)] = draw_joints(arm, export.noise, random)
         self.engine.begin(row)
@@ -215,11 +229,12 @@ class ExactEnv(gymnasium.vector.VectorEnv):
         for name in _COUNTERS:
             getattr(self, name)[row] = 0
 
-    def _resize(self, row: int) -> None:
+    def resize(self, row: int) -> None:
+        """Give a row's objects their `sizes`."""
         model = self.engine.rows[row]
         if model is not None:
             for body, sizer in self._sizers.items():
-                sizer.apply(model, self._sizes[body][row])
+                sizer.apply(model, self.sizes[body][row])
 
     def _rows_to_reset(self, options: Mapping[str, Any] | None) -> np.ndarray:
         mask = (options or {}).get("reset_mask")
@@ -233,7 +248,7 @@ class ExactEnv(gymnasium.vector.VectorEnv):
     # ------------------------------------------------------------ set-up
 
     def _memory(self) -> dict[str, np.ndarray]:
-        return self._view.memory | {f"size:{body}": value for body, value in self._sizes.items()} | self._last
+        return self._view.memory | {f"size:{body}": value for body, value in self.sizes.items()} | self._last
 
     def _allocate(self) -> None:
         count, engine = self.num_envs, self.engine
@@ -244,7 +259,7 @@ class ExactEnv(gymnasium.vector.VectorEnv):
             self.export, engine.qpos, engine.qvel, engine.bodies, engine.sites, engine.touch,
             np.zeros(count, bool), memory, engine.index,
         )  # fmt: skip
-        self._sizes = {body: np.tile(low, (count, 1)) for body, low, _ in self.terms.sizes}
+        self.sizes = {body: np.tile(low, (count, 1)) for body, low, _ in self.terms.sizes}
         self._steps, self._done = np.zeros(count, np.int64), np.ones(count, bool)
         self._success, self._diverged = np.zeros(count, bool), np.zeros(count, bool)
         self._terminated, self._truncated = np.zeros(count, bool), np.zeros(count, bool)
@@ -271,7 +286,7 @@ class ExactEnv(gymnasium.vector.VectorEnv):
             _action_spec(self.export, self._low, self._high),
             rate_hz=self.export.control_hz,
             robot=robot,
-            metadata={"env": f"robosuite/{self.export.task}", "fidelity": "exact"},
+            metadata={"env": f"robosuite/{self.export.task}", "fidelity": "lean" if self.options.lean else "exact"},
         )
 
     def _declare_spaces(self, spec: Spec) -> None:
@@ -289,6 +304,14 @@ class ExactEnv(gymnasium.vector.VectorEnv):
 
 
 _COUNTERS = ("_steps", "_done", "_success", "_diverged", "_terminated", "_truncated")
+
+
+def _engine(export: Export, terms: Terms, num_envs: int, options: ExactOptions) -> Engine:
+    if not options.lean:
+        return Engine(export, terms, num_envs, options.threads, options.compiled)
+    if not options.compiled:
+        raise EnvError("The lean fidelity is compiled only.", do="set compiled=true or fidelity=exact")
+    return LeanEngine(export, terms, num_envs, options.threads)
 
 
 def _bounds(export: Export) -> tuple[np.ndarray, np.ndarray]:

@@ -124,6 +124,7 @@ def open_peer(task: str, robots: str | tuple[str, ...], controller: str | Mappin
     if task not in robosuite.ALL_ENVIRONMENTS:
         raise EnvError(f"robosuite has no task '{task}'.", expected=suggest(task, robosuite.ALL_ENVIRONMENTS))
     names = (robots,) if isinstance(robots, str) else tuple(robots)
+    _repair_sawyer()
     for name in names:
         if name not in robosuite.ALL_ROBOTS:
             raise EnvError(f"robosuite has no robot '{name}'.", expected=suggest(name, robosuite.ALL_ROBOTS))
@@ -137,6 +138,26 @@ def open_peer(task: str, robots: str | tuple[str, ...], controller: str | Mappin
         ignore_done=True,
         reward_shaping=True,
     )
+
+
+def _repair_sawyer() -> None:
+    """Let MuJoCo 3.8 compile the Sawyer: one of its visual meshes encloses no volume."""
+    from robosuite.models.robots import robot_model
+
+    broken = robot_model.REGISTERED_ROBOTS["Sawyer"]
+    if hasattr(broken, "repaired"):
+        return
+
+    class Sawyer(broken):
+        repaired = True
+
+        def __init__(self, idn: int = 0):
+            super().__init__(idn=idn)
+            for mesh in self.asset.findall("mesh"):
+                if mesh.get("name", "").endswith("head_1"):
+                    mesh.set("inertia", "shell")
+
+    robot_model.register_robot(Sawyer)
 
 
 def export_task(

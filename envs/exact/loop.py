@@ -2,6 +2,7 @@
 
 Formulas follow Khatib, "A unified approach for motion and force control of robot manipulators" (1987),
 with the constants and order of operations of robosuite 1.5, so that trajectories agree with it.
+All compiled code is in this one file: the disk cache notices changes of a function's own file only.
 """
 
 import math
@@ -12,11 +13,11 @@ from numba import carray, njit
 from robolearn.envs.exact.plan import GRIPPER, JOINTS, Kind, State
 from robolearn.envs.exact.pointers import call, call_jacobian, call_mass, doubles, ints, words_at
 
-__all__ = ["run_rows", "step_rows"]
+__all__ = ["run_rows", "run_rows_lean", "step_rows"]
 
 # Order of layout.DATA_FIELDS and layout.FUNCTIONS.
 QPOS, QVEL, CTRL, BIAS, MASS, XPOS, XQUAT, SITE_XPOS, SITE_XMAT = range(9)
-STEP, STEP1, STEP2, JACOBIAN, FULL_MASS = range(5)
+STEP, STEP1, STEP2, JACOBIAN, FULL_MASS, _, KINEMATICS, CENTRES = range(8)
 OSC, JOINT_POSITION, JOINT_VELOCITY = int(Kind.OSC), int(Kind.JOINT_POSITION), int(Kind.JOINT_VELOCITY)
 HOME, GOAL_POSITION, GOAL_ROTATION, GOAL_JOINT = map(
     int, (State.HOME, State.GOAL_POSITION, State.GOAL_ROTATION, State.GOAL_JOINT)
@@ -25,6 +26,7 @@ STALE, MASS_AT_RESET = int(State.STALE), int(State.MASS)
 GRIP, ERROR, SUM, SATURATED, SLOT, COUNT, RING = map(
     int, (State.GRIP, State.ERROR, State.SUM, State.SATURATED, State.SLOT, State.COUNT, State.RING)
 )
+_DAMPING = 1e-4  # of the lean fidelity's inverse kinematics
 _RING = 5  # length of the averaging window of a joint-velocity controller
 _NULL_KP, _NULL_KD = 10.0, 2.0 * math.sqrt(10.0)  # null-space stiffness [1/s²] and damping [1/s]
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
@@ -127,6 +129,12 @@ def _set_goal(plan, arm, action, state, words):
                 state[GOAL_JOINT + i] = q[plan.qpos[arm, i]] + scaled[i]
     else:
         _set_pose_goal(plan, arm, action, state, words)
+    _move_gripper(plan, arm, action, state)
+
+
+@_compiled
+def _move_gripper(plan, arm, action, state):
+    """Integrate the gripper's action, as robosuite's grippers do."""
     grip = plan.action[arm, 2]
     if grip >= 0:
         value = action[grip]
@@ -135,6 +143,14 @@ def _set_goal(plan, arm, action, state, words):
         for i in range(GRIPPER):
             moved = state[GRIP + i] + plan.grip_step[arm, i] * value
             state[GRIP + i] = min(max(moved, -1.0), 1.0)
+
+
+@_compiled
+def _set_gripper(plan, arm, state, ctrl):
+    for i in range(GRIPPER):
+        if plan.grip_ctrl[arm, i] >= 0:
+            command = plan.grip_mid[arm, i] + plan.grip_half[arm, i] * state[GRIP + i]
+            ctrl[plan.grip_ctrl[arm, i]] = command
 
 
 @_compiled
@@ -320,13 +336,11 @@ def _control(plan, functions, model, data, state, words, mass, jacobian, nu):
             _osc(plan, arm, functions, model, data, state[arm], words, mass, jacobian, torque)
         for k in range(plan.joints[arm]):
             ctrl[plan.ctrl[arm, k]] = min(max(torque[k], plan.torque_low[arm, k]), plan.torque_high[arm, k])
-        for i in range(GRIPPER):
-            if plan.grip_ctrl[arm, i] >= 0:
-                ctrl[plan.grip_ctrl[arm, i]] = plan.grip_mid[arm, i] + plan.grip_half[arm, i] * state[arm, GRIP + i]
+        _set_gripper(plan, arm, state[arm], ctrl)
 
 
 @_compiled
-def _fieldwords(data, offsets):
+def _field_words(data, offsets):
     words = carray(words_at(data), (1 << 20,))
     out = np.empty(offsets.shape[0], np.int64)
     for i in range(offsets.shape[0]):
@@ -380,7 +394,7 @@ def run_rows(layout, plan, record, rows, models, datas, substeps, actions, state
     for r in range(rows.shape[0]):
         row = rows[r]
         model, data, state = models[row], datas[row], states[row]
-        words = _fieldwords(data, layout.data)
+        words = _field_words(data, layout.data)
         for k in range(substeps):
             call(functions[STEP1], model, data)
             if k == 0:
@@ -388,6 +402,61 @@ def run_rows(layout, plan, record, rows, models, datas, substeps, actions, state
                     _set_goal(plan, arm, actions[row], state[arm], words)
             _control(plan, functions, model, data, state, words, mass, jacobian, nu)
             call(functions[STEP2], model, data)
+        _record(record, data, words, layout.contact, out[0][row], out[1][row], out[2][row], out[3][row], out[4][row])
+
+
+@_compiled
+def _joint_goal(plan, arm, functions, model, data, action, state, words, jacobian, ctrl):
+    """Write the joint goal of a pose delta: damped least squares (Wampler 1986), posture in the null space."""
+    count, nv = plan.joints[arm], jacobian.shape[1]
+    q = carray(doubles(words[QPOS]), (1 << 30,))
+    address = jacobian.ctypes.data
+    call_jacobian(functions[JACOBIAN], model, data, address, address + 24 * nv, plan.site[arm])
+    delta, base = _scaled(plan, arm, action), plan.base_rot[arm]
+    jac, want, square = np.empty((6, count)), np.zeros((1, 6)), np.zeros((6, 6))
+    posture = np.empty(count)
+    for k in range(count):
+        posture[k] = (state[HOME + k] - q[plan.qpos[arm, k]]) * (_NULL_KP / plan.kp[arm, 0])
+    for i in range(6):
+        if i < 3 or plan.rotate[arm]:
+            for k in range(3):
+                want[0, i] += base[i % 3, k] * delta[k + 3 * (i // 3)]
+        for k in range(count):
+            jac[i, k] = jacobian[i, plan.qvel[arm, k]]
+            want[0, i] -= jac[i, k] * posture[k]
+    for i in range(6):
+        for j in range(6):
+            for k in range(count):
+                square[i, j] += jac[i, k] * jac[j, k]
+        square[i, i] += _DAMPING
+    _solve(square, want, 6)
+    for k in range(count):
+        goal = q[plan.qpos[arm, k]] + posture[k]
+        for i in range(6):
+            goal += jac[i, k] * want[0, i]
+        ctrl[plan.ctrl[arm, k]] = goal
+
+
+@_compiled
+def run_rows_lean(layout, plan, record, rows, models, datas, substeps, actions, states, out):
+    """Take one control step on position actuators: see `run_rows` for the arguments."""
+    functions, nv = layout.functions, out[1].shape[1]
+    jacobian = np.zeros((6, nv))
+    for r in range(rows.shape[0]):
+        row = rows[r]
+        model, data = models[row], datas[row]
+        words = _field_words(data, layout.data)
+        ctrl = carray(doubles(words[CTRL]), (1 << 20,))
+        if substeps > 0:
+            call(functions[KINEMATICS], model, data)
+            call(functions[CENTRES], model, data)
+            for arm in range(plan.kind.shape[0]):
+                state = states[row, arm]
+                _joint_goal(plan, arm, functions, model, data, actions[row], state, words, jacobian, ctrl)
+                _move_gripper(plan, arm, actions[row], state)
+                _set_gripper(plan, arm, state, ctrl)
+        for _k in range(substeps):
+            call(functions[STEP], model, data)
         _record(record, data, words, layout.contact, out[0][row], out[1][row], out[2][row], out[3][row], out[4][row])
 
 

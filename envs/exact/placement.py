@@ -1,6 +1,7 @@
 """Resets: initial joints and object placements, drawn as robosuite draws them, from one seeded generator."""
 
 import xml.etree.ElementTree as ET
+from copy import copy
 from dataclasses import replace
 
 import mujoco
@@ -107,23 +108,22 @@ class BoxSizer:
         if found is None:
             raise EnvError(f"No body '{body}' to resize.", found=export.task)
         self._xml = _alone(root, found)
-        self._scratch = mujoco.MjModel.from_xml_string(export.xml)
+        self._scratch = copy(model)
         self._data = mujoco.MjData(self._scratch)
         self._body = model.body(body).id
-        first = model.body_geomadr[self._body]
-        self._geoms = slice(first, first + model.body_geomnum[self._body])
-        largest, start, count = (
-            self._compile(np.array(high_m)),
-            model.body_bvhadr[self._body],
-            model.body_bvhnum[self._body],
-        )
-        model.bvh_aabb[start : start + count] = largest.bvh_aabb[largest.body_bvhadr[1] :][:count]
+        largest = self._compile(np.array(high_m))
+        names = [largest.geom(geom).name for geom in range(largest.ngeom)]
+        kept = {model.geom(geom).name: geom for geom in range(model.ngeom) if model.geom_bodyid[geom] == self._body}
+        self._from = [names.index(name) for name in kept]
+        self._to = list(kept.values())
+        start, count = model.body_bvhadr[self._body], model.body_bvhnum[self._body]
+        model.bvh_aabb[start : start + count, 3:] = np.max(largest.geom_aabb[self._from, 3:], axis=0)
 
     def apply(self, row: RowModel, half_m: np.ndarray) -> None:
         """Set a row's box."""
         alone, scratch = self._compile(half_m), self._scratch
         for name in ("geom_size", "geom_rbound", "geom_aabb"):
-            getattr(scratch, name)[self._geoms] = getattr(alone, name)
+            getattr(scratch, name)[self._to] = getattr(alone, name)[self._from]
         for name in ("body_mass", "body_inertia", "body_ipos", "body_iquat"):
             getattr(scratch, name)[self._body] = getattr(alone, name)[1]
         mujoco.mj_setConst(scratch, self._data)
