@@ -18,6 +18,7 @@ from robolearn.contracts import RobotState
 from robolearn.hardware.executor import Executor, ExecutorConfig, run
 from robolearn.hardware.limits import SafetyConfig, limits_of
 from robolearn.hardware.ring import Ring
+from robolearn.hardware.ros_robot import robot_spec
 from robolearn.robots.panda import PANDA
 
 HOME = np.array(PANDA.home_rad)
@@ -27,7 +28,7 @@ DT, K = 0.02, 32
 class FollowingArm:
     """Follows every set-point at once."""
 
-    spec = None
+    spec = robot_spec(PANDA, 500.0, gripper=False)
 
     def __init__(self, clock):
         self.position, self.clock, self.sent = HOME.copy(), clock, []

@@ -67,7 +67,7 @@ def check(config: RobotConfig, seconds: float = 2.0) -> dict[str, Any]:
             "state_hz": round(len(arrivals) / seconds, 1),
             "state_gap_p50_ms": round(1e3 * float(np.percentile(gaps, 50)), 3),
             "state_gap_max_ms": round(1e3 * float(gaps.max()), 3),
-            "clock_offset_s": round(float(np.min(np.array(arrivals) - np.array(stamps))), 6) if arrivals else None,
+            **_clock(np.array(arrivals), np.array(stamps)),
             "malformed": states.malformed,
             "joints": dict(zip(robot.names, state.position_rad.round(4).tolist(), strict=True)),
             "outside_limits": [name for name, good in zip(robot.names, inside, strict=True) if not good],
@@ -80,6 +80,16 @@ def check(config: RobotConfig, seconds: float = 2.0) -> dict[str, Any]:
         transport.close()
         if twin is not None:
             twin.close()
+
+
+def _clock(arrivals_s: np.ndarray, stamps_s: np.ndarray) -> dict[str, Any]:
+    """Return by which clock the robot stamps its states, and how far that one is from ours (with the delay)."""
+    if not len(arrivals_s):
+        return {"clock": None, "clock_offset_s": None}
+    monotonic = float(np.min(arrivals_s - stamps_s))
+    wall = monotonic + time.time() - time.monotonic()
+    name, offset = min((("wall", wall), ("monotonic", monotonic)), key=lambda each: abs(each[1]))
+    return {"clock": name, "clock_offset_s": round(offset, 6)}
 
 
 def teleop(config: RobotConfig, device: Device, seconds: float = float("inf"), rate_hz: float = 20.0) -> dict[str, Any]:

@@ -91,9 +91,12 @@ class RobotSession:
         if self.twin is None:
             raise HardwareError("This robot has no twin.", found=self.config.name, do="put the scene in order by hand")
         self.twin.request(f"reset {seed}")
-        before = self.states.latest()
-        after = before.number + 25 if before is not None else 25  # readings of before the reset are over
-        wait_for(lambda: (self.states.latest() or before).number >= after, 5.0, "A reading after the reset")  # ty: ignore
+        over = self._readings() + 25  # readings of before the reset
+        wait_for(lambda: self._readings() >= over, 5.0, "A reading after the reset")
+
+    def _readings(self) -> int:
+        record = self.states.latest()
+        return record.number if record is not None else 0
 
     def succeeded(self) -> bool:
         """Say whether the twin's task is done now; False on a real robot, where somebody else must say."""

@@ -16,12 +16,31 @@ _ROW = np.zeros(1, np.int64)
 
 
 class PolicyWorker:
-    """Decides every `execute` steps of the actor's rate; chunks carry the time of their observation."""
+    """Decides every `execute` steps of the actor's rate; chunks carry the time of their observation.
 
-    def __init__(self, actor: Actor, arm: Arm, chunks: Ring, base_m: np.ndarray, execute: int, seed: int = 0):
+    The first `committed` actions of a new chunk are those of the chunk before: they will be executed
+    while the policy thinks (real-time chunking, arXiv 2506.07339: delay d <= execute <= chunk - d).
+    """
+
+    def __init__(
+        self,
+        actor: Actor,
+        arm: Arm,
+        chunks: Ring,
+        base_m: np.ndarray,
+        execute: int,
+        seed: int = 0,
+        committed: int = 0,
+    ):
         spec = actor.spec
-        if not 1 <= execute <= spec.chunk:
-            raise HardwareError("A chunk is too short for this horizon.", found=execute, expected=f"1 to {spec.chunk}")
+        if not (1 <= execute <= spec.chunk - committed and 0 <= committed <= execute):
+            raise HardwareError(
+                "A chunk is too short for this horizon and delay.",
+                found=f"execute {execute}, committed {committed} of {spec.chunk}",
+                expected="committed <= execute <= chunk - committed",
+            )
+        self.committed = committed
+        self._last: np.ndarray | None = None  # the chunk before, as the policy gave it
         self.actor, self.arm, self.execute, self.seed = actor, arm, execute, seed
         self.period_s = 1.0 / spec.rate_hz
         self._chunks, self._base_m = chunks, np.asarray(base_m, float)
@@ -32,7 +51,7 @@ class PolicyWorker:
     def begin(self, episode: int) -> None:
         """Forget the history; noise is that of `episode`."""
         self._buffer.restart(_ROW)
-        self._episode, self._step = episode, 0
+        self._episode, self._step, self._last = episode, 0, None
 
     def step(self, reading: Reading) -> np.ndarray | None:
         """Take one observation, once per period; returns the new targets [K,J+1] when a decision was due."""
@@ -45,9 +64,13 @@ class PolicyWorker:
             return None
         decision = (self._step - 1) // self.execute
         noise = policy_noise(self.seed, self._episode, decision, self.actor.noise_shape)
-        chunk = np.asarray(self.actor.act(self._buffer.window(_ROW), noise[None])[0], float)
+        prefix = None
+        if self.committed and self._last is not None:
+            prefix = self._last[None, self.execute : self.execute + self.committed]
+        chunk = np.asarray(self.actor.act(self._buffer.window(_ROW), noise[None], prefix)[0], float)
         if not np.isfinite(chunk).all():
             raise HardwareError("The policy returned a non-finite action.", do="check the checkpoint")
+        self._last = chunk
         targets = self._actions.joints(chunk, reading.state.position_rad)
         self._chunks.write(stamp_ns, targets)
         return targets

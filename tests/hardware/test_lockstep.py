@@ -82,6 +82,42 @@ def test_a_policy_that_never_answers_never_moves_the_arm(scene):
         line.run(3, 0, 20)
 
 
+def test_committed_actions_are_the_prefix_of_the_next_chunk(home):
+    from robolearn.contracts import RobotState
+    from robolearn.hardware.observe import Reading
+    from robolearn.hardware.ring import Ring
+    from robolearn.hardware.worker import PolicyWorker
+
+    actor, given = Seeker(), []
+    act = actor.act
+    actor.act = lambda obs, noise, prefix=None: given.append(prefix) or act(obs, noise)
+    chunks = Ring.create((16, 8))
+    worker = PolicyWorker(actor, PANDA, chunks, np.array(BASE_M), execute=4, committed=3)
+    signals = {"observation.environment_state": np.array([0.1, 0, 1, 0, 0, 0])}
+    for step in range(9):
+        worker.step(Reading(RobotState(step, PANDA.joints, home, np.zeros(7), 0.08), {}, signals, "reach"))
+    assert given[0] is None
+    assert [prefix.shape for prefix in given[1:]] == [(1, 3, 5)] * 2
+    first = act({k: np.asarray(v)[None, None] for k, v in _seen(home, signals).items()}, None)
+    assert given[1] == pytest.approx(first[:, 4:7])
+    worker.begin(1)
+    worker.step(Reading(RobotState(9, PANDA.joints, home, np.zeros(7), 0.08), {}, signals, "reach"))
+    assert given[-1] is None
+    with pytest.raises(HardwareError, match="too short"):
+        PolicyWorker(actor, PANDA, chunks, np.array(BASE_M), execute=4, committed=5)
+    with pytest.raises(HardwareError, match="too short"):
+        PolicyWorker(actor, PANDA, chunks, np.array(BASE_M), execute=14, committed=3)
+    chunks.remove()
+
+
+def _seen(home, signals):
+    from robolearn.contracts import RobotState
+    from robolearn.hardware.observe import Reading, observation
+
+    state = RobotState(0, PANDA.joints, home, np.zeros(7), 0.08)
+    return observation(Reading(state, {}, signals, "reach"), Seeker().spec, PANDA, np.array(BASE_M))
+
+
 def test_poses_out_of_reach_are_refused(home):
     actions = ActionMap(Seeker().spec, PANDA, np.array(BASE_M))
     with pytest.raises(HardwareError, match="cannot reach"):
