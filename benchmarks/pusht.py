@@ -1,0 +1,123 @@
+"""Push-T from state: score and success by policy and training budget, and what a sampler's steps buy.
+
+Training is not part of it: the full run reads what these commands left,
+
+    robolearn reproduce pusht_flow -m seed=0,1,2 out=outputs/pusht_flow
+    robolearn reproduce pusht_diffusion -m seed=0,1,2 out=outputs/pusht_diffusion
+    robolearn reproduce pusht_regression -m seed=0,1,2 out=outputs/pusht_regression
+
+and evaluates their checkpoints (moving average) after 20,000, 40,000 and 80,000 steps, which one of
+two cores reaches within about 5, 10 and 20 minutes. Episodes are pooled over the training seeds.
+`--quick` evaluates the small checkpoint that lies beside, on few episodes. ROBOLEARN_RUNS names
+another folder than `outputs`.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import robolearn
+from robolearn.actor import PolicyActor
+from robolearn.benchmark import Options, Row, finish, parse_options
+from robolearn.evaluation import EvalConfig, summarise
+from robolearn.files import read_json
+from robolearn.rollout import Outcome
+
+BUDGETS = {20_000: "5min", 40_000: "10min", 80_000: "20min"}
+EVALUATION = EvalConfig(episodes=200, num_envs=50, seed=100_000, execute=4, temperature=0.5)
+SMALL = Path(__file__).parent / "checkpoints" / "pusht_flow"
+
+
+def main(options: Options) -> None:
+    """Evaluate and print the table."""
+    torch.set_num_threads(1)
+    if options.quick:
+        rows = cell("small", [SMALL], replace(EVALUATION, episodes=50), "shipped checkpoint, 50 episodes, a subset")
+    else:
+        runs = Path(os.environ.get("ROBOLEARN_RUNS", "outputs"))
+        rows = [row for policy in ("flow", "diffusion", "regression") for row in budget_rows(runs / f"pusht_{policy}")]
+        rows += list(sampler_rows(runs))
+    finish(rows, options)
+
+
+def budget_rows(folder: Path) -> Iterator[Row]:
+    """Yield score and success of one policy after each budget."""
+    policy = folder.name.removeprefix("pusht_")
+    evaluation = EVALUATION if policy != "regression" else replace(EVALUATION, temperature=1.0)
+    for steps, budget in BUDGETS.items():
+        checkpoints = sorted(folder.glob(f"*/checkpoints/step_{steps:09d}"))
+        if checkpoints:
+            note = f"{steps:,} steps, {minutes(checkpoints, steps):.1f} min on one of two cores"
+            yield from cell(f"{policy}_{{}}_{budget}", checkpoints, evaluation, note)
+
+
+def sampler_rows(runs: Path) -> Iterator[Row]:
+    """Yield success and latency of flow steps beside DDIM and DDPM, each on its last checkpoints."""
+    for steps in (1, 2, 4, 8):
+        changes = {"steps": steps}
+        yield from sampler(runs / "pusht_flow", f"flow{steps}", changes)
+    for name, steps in (("ddim", 10), ("ddpm", 100)):
+        changes = {"sampler": {"name": name, "steps": steps}}
+        yield from sampler(runs / "pusht_diffusion", f"{name}{steps}", changes)
+
+
+def sampler(folder: Path, name: str, changes: dict) -> Iterator[Row]:
+    """Yield success, median and 99th percentile latency of one sampler on the latest checkpoints of all seeds."""
+    checkpoints = [sorted(run.glob("checkpoints/step_*"))[-1] for run in sorted(folder.glob("*/")) if run.is_dir()]
+    if not checkpoints:
+        return
+    actors = [robolearn.load(path, policy=changes) for path in checkpoints]
+    yield from cell(f"{name}_{{}}", checkpoints, EVALUATION, "last checkpoints", actors)
+    times_ms = latency(actors[0])
+    yield Row(f"{name}_latency_ms", "ms", float(np.median(times_ms)), note=f"p99 {np.quantile(times_ms, 0.99):.2f} ms")
+
+
+def cell(
+    name: str, checkpoints: list[Path], evaluation: EvalConfig, note: str, actors: list[PolicyActor] | None = None
+) -> list[Row]:
+    """Return the rows of score and success over the pooled episodes of `checkpoints`."""
+    outcomes: list[Outcome] = []
+    env = robolearn.make_env("pusht", evaluation.num_envs)
+    for actor in actors or [robolearn.load(path) for path in checkpoints]:
+        outcomes += robolearn.evaluate(actor, env, evaluation).outcomes
+    env.close()
+    found = summarise(outcomes, 1.0)
+    name = name if "{}" in name else name + "_{}"
+    return [
+        Row(
+            name.format(what),
+            unit,
+            interval.value,
+            note=f"[{interval.low:.3f}, {interval.high:.3f}], {len(checkpoints)} seeds × {evaluation.episodes}; {note}",
+        )
+        for what, unit, interval in (("score", "0..1", found.score), ("success", "rate", found.success))
+    ]
+
+
+def minutes(checkpoints: list[Path], steps: int) -> float:
+    """Return the mean minutes that `steps` steps took in the runs of `checkpoints`."""
+    rates = [read_json(path.parent.parent / "result.json")["training"]["samples_per_s"] for path in checkpoints]
+    return float(np.mean([steps * 256 / rate / 60 for rate in rates]))
+
+
+def latency(actor: PolicyActor, calls: int = 200) -> np.ndarray:
+    """Return milliseconds of single decisions, transforms included."""
+    single = PolicyActor(actor.policy, actor.pipeline, actor.spec, microbatch=1)
+    shapes = {key: (1, actor.spec.history, *feature.shape) for key, feature in actor.spec.observations.items()}
+    obs = {key: np.full(shape, 200.0, np.float32) for key, shape in shapes.items()}
+    noise = np.zeros((1, *actor.noise_shape), np.float32)
+    times_ms = []
+    for _ in range(calls + 10):
+        start_s = time.perf_counter()
+        single.act(obs, noise)
+        times_ms.append(1e3 * (time.perf_counter() - start_s))
+    return np.array(times_ms[10:])
+
+
+if __name__ == "__main__":
+    main(parse_options(__doc__ or ""))
