@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_the_surface_is_pinned():
-    verbs = "demo train eval reproduce serve data bench doctor list push pull"
+    verbs = "demo train eval reproduce robot serve data bench doctor list push pull"
     assert list(cli.VERBS) == verbs.split()
 
 
@@ -63,6 +63,10 @@ def test_help_lists_every_verb(capsys):
         (["bench", "startupp"], "did you mean 'startup'?"),
         (["pull", "x"], "to= is missing"),
         (["push"], "A name is missing"),
+        (["robot", "chekc"], "did you mean 'check'?"),
+        (["robot", "check", "robot=twin/pando"], "did you mean 'twin/panda'?"),
+        (["robot", "check", "robot.safety.tool_ms=1"], "did you mean 'tool_m_s'?"),
+        (["robot", "record", "device=page"], "record needs dataset"),
         (["serve", "ckpt=x", "server.prot=1"], "did you mean 'port'?"),
         (["serve", "ckpt=x", "server.host=0.0.0.0"], "needs a token"),
     ],

@@ -104,3 +104,19 @@ def test_the_script_of_the_readme_runs(home, monkeypatch):
 def test_the_demo_reaches_its_success_rate(task, wanted, seed, tmp_path):
     assert main(["demo", f"task={task}", f"seed={seed}", f"out={tmp_path / 'demo'}"]) == 0
     assert json.loads((tmp_path / "demo" / "result.json").read_text())["success_rate"] >= wanted
+
+
+def test_data_verbs_on_what_the_demo_left(home, monkeypatch, capsys):
+    monkeypatch.chdir(home)
+    dataset = "outputs/first/dataset"
+    assert main(["data", "info", dataset]) == 0
+    assert "observation.environment_state" in capsys.readouterr().out
+    assert main(["data", "verify", dataset, "out=outputs/verified"]) == 0
+    assert json.loads(Path("outputs/verified/result.json").read_text())["good"] is True
+    assert main(["data", "convert", dataset, "outputs/copy.zarr", "to=zarr"]) == 0
+    assert robolearn.open_dataset("outputs/copy.zarr", "zarr", {"rate_hz": 20}).lengths.tolist() == [24] * 5
+    assert main(["data", "infoo", dataset]) == 2
+    assert main(["data", "info", dataset, "knid=zarr"]) == 2
+    errors = capsys.readouterr().err
+    assert "did you mean 'info'?" in errors
+    assert "did you mean 'kind'?" in errors

@@ -16,6 +16,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("robolearn.cli.train:main", "train a policy from a dataset: policy=flow data=pusht env=pusht"),
     "eval": ("robolearn.cli.evaluate:main", "evaluate a checkpoint in closed loop: ckpt=DIR episodes=200"),
     "reproduce": ("robolearn.cli.reproduce:main", "run one published row again: reproduce NAME"),
+    "robot": ("robolearn.cli.robot:main", "list, check, teleop, record, rollout, replay on a twin or a ROS 2 arm"),
     "serve": ("robolearn.cli.serve:main", "answer policy clients over a web socket: ckpt=DIR server.port=8000"),
     "data": ("robolearn.cli.data:main", "look at, check, convert and edit datasets: data info PATH"),
     "bench": ("robolearn.cli.bench:main", "run a benchmark of this checkout: bench NAME [--quick]"),

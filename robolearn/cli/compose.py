@@ -9,6 +9,7 @@ from typing import Any
 from hydra import compose, initialize_config_module
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -83,7 +84,11 @@ class _Session:
         self._loader = loader
 
     def options(self, group: str) -> list[str]:
-        return self._loader.get_group_options(group, overrides=self.search)
+        """Return the options of a group, those in folders below it by their path."""
+        found = list(self._loader.get_group_options(group, overrides=self.search))
+        for below in self._loader.get_group_options(group, ObjectType.GROUP, overrides=self.search):
+            found += [f"{below}/{option}" for option in self.options(f"{group}/{below}")]
+        return found
 
     def lines(self, override: Override) -> list[str]:
         """Return the override lines for Hydra: choices checked, values allowed to add keys."""

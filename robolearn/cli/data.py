@@ -1,59 +1,82 @@
-"""`robolearn data SUB PATH`: look at datasets."""
+"""`robolearn data SUB PATH`: the data room's verbs with tables and result files."""
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
-
-from robolearn.api import locate_data, open_dataset
-from robolearn.cli import load
+from robolearn.api import locate_data
 from robolearn.cli.arguments import parse_arguments
-from robolearn.cli.show import table
+from robolearn.cli.compose import merge
+from robolearn.cli.job import Job, out_folder
+from robolearn.cli.show import say, table
+from robolearn.data.commands import COMMANDS
 from robolearn.errors import ConfigError, suggest
 
-__all__ = ["COMMANDS", "info", "main"]
+__all__ = ["main"]
 
-# sub-command → ("module:function" taking the remaining arguments, one line of help)
-COMMANDS: dict[str, tuple[str, str]] = {
-    "info": ("robolearn.cli.data:info", "what a dataset holds: episodes, rate, features, tasks"),
-}
+_WRITES = ("convert",)  # these take the place of the new dataset where the others take out=DIR
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one sub-command."""
+    """Run one sub-command; `verify` returns 1 when it found something."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        width = max(map(len, COMMANDS))
-        lines = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
-        sys.stdout.write(f"usage: robolearn data SUB PATH [key=value ...]\n\n{lines}\n")
+        sys.stdout.write(_usage() + "\n")
         return 0
-    name, *rest = arguments
-    if name not in COMMANDS:
-        raise ConfigError(f"Unknown sub-command 'data {name}'.", expected=suggest(name, COMMANDS))
-    return load(COMMANDS[name][0])(rest) or 0
+    verb, *rest = arguments
+    if verb not in COMMANDS:
+        raise ConfigError(f"Unknown sub-command 'data {verb}'.", expected=suggest(verb, COMMANDS))
+    given = parse_arguments(rest, _usage(), names=2 if verb in _WRITES else 1)
+    plain = merge({}, given)
+    out = plain.pop("out", None) if verb not in _WRITES else None
+    plain |= dict(zip(("path", "out"), given.names, strict=False))
+    if "path" not in plain:
+        raise ConfigError("A path is missing.", expected=f"robolearn data {verb} PATH")
+    plain["path"] = str(locate_data(plain["path"]))
+    job = Job(f"data {verb}", out_folder("data", str(out)), plain) if out else None
+    result = COMMANDS[verb](plain)
+    _show(verb, result)
+    if job is not None:
+        job.finish(result)
+        say(f"result: {job.out / 'result.json'}")
+    return int(result.get("good") is False)
 
 
-def info(arguments: Sequence[str]) -> None:
-    """Print what the dataset at a path holds."""
-    given = parse_arguments(arguments, "usage: robolearn data info PATH [kind=auto]", names=1)
-    if not given.names:
-        raise ConfigError("A path is missing.", expected="robolearn data info PATH")
-    path = locate_data(given.names[0])
-    source = open_dataset(path, given.value("kind", "auto"))
-    spec, lengths = source.spec, np.asarray(source.lengths)
-    action = (
-        f"{spec.action.dim} entries, {spec.action.kind or 'kind not stated'}, {spec.action.unit or 'unit not stated'}"
-    )
-    facts = [
-        ("episodes", f"{len(lengths):,}"),
-        ("frames", f"{int(lengths.sum()):,}"),
-        (
-            "frames per episode",
-            f"{lengths.min()} to {lengths.max()}, mean {lengths.mean():.1f}" if len(lengths) else "–",
-        ),
-        ("rate", f"{spec.rate_hz:g} Hz"),
-        ("robot", spec.robot or "not stated"),
-        ("action", action),
-    ]
-    table(str(path), ("fact", ""), facts)
-    rows = [(key, f.kind, str(tuple(f.shape)), f.dtype, f.unit) for key, f in spec.observations.items()]
-    table("", ("observation", "kind", "shape", "dtype", "unit"), rows)
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {_summary(work.__doc__)}" for name, work in sorted(COMMANDS.items())]
+    usage = "usage: robolearn data SUB PATH [kind=auto] [out=DIR]; robolearn data convert PATH NEW [to=lerobot]"
+    return "\n".join([usage, "", *lines])
+
+
+def _summary(text: str | None) -> str:
+    return (text or "").strip().splitlines()[0]
+
+
+def _show(verb: str, result: Mapping[str, Any]) -> None:
+    rest = dict(result)
+    spec = rest.pop("spec", None)
+    if verb == "stats":
+        names = list(next(iter(rest.values()), {}))
+        rows = [(key, *(_words(item[name]) for name in names)) for key, item in rest.items()]
+        table("", ("signal", *names), rows)
+        return
+    problems = rest.pop("problems", ())
+    table("", (f"data {verb}", ""), [(key, _words(value)) for key, value in rest.items()])
+    if spec is not None:
+        facts = [(key, f["kind"], _words(f["shape"]), f["dtype"], f["unit"]) for key, f in spec["observations"].items()]
+        action = spec["action"]
+        facts.append(("action", action["kind"] or "signal", f"[{action['dim']}]", "float32", action["unit"]))
+        table("", (f"at {spec['rate_hz']:g} Hz", "kind", "shape", "dtype", "unit"), facts)
+    for problem in problems:
+        say(problem)
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list) and value and all(isinstance(item, float) for item in value):
+        return " ".join(f"{item:.4g}" for item in value)
+    return json.dumps(value)
