@@ -15,13 +15,17 @@ TASKS = {
     name: f"robolearn.envs.tasks.{name}:{name}"
     for name in (
         "button",
+        "can",
         "door",
         "drawer",
         "lift",
+        "peg_insertion",
         "pick_place",
         "pick_place_language",
         "reach",
+        "square",
         "stack",
+        "wipe",
     )
 }
 
