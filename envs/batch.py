@@ -5,28 +5,25 @@ episode does is a function of its seed and its actions, bit for bit, for any num
 """
 
 import os
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import gymnasium
 import mujoco
 import numpy as np
 
 from robolearn.contracts import Observations
+from robolearn.envs.base import COUNTERS, RowsEnv, ran_away
 from robolearn.envs.expert import ScriptedExpert
 from robolearn.envs.ik import home_joints, joint_targets, tool_yaw
 from robolearn.envs.images import Cameras
 from robolearn.envs.task import Row, Task, View
-from robolearn.errors import EnvError
 from robolearn.seeding import generator
 from robolearn.spec import ActionSpec, Feature, Spec
 
 __all__ = ["BatchEnv", "BatchOptions", "Snapshot"]
 
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
-_RUNAWAY = 1e3  # joint or body speeds [rad/s, m/s] that no working scene reaches
 _NOISE_MEMORY, _NOISE_GAIN = 0.8, 0.6  # first-order low pass with unit standard deviation
 _NOISE_RAD_PER_M = 6.0
 
@@ -54,25 +51,16 @@ class Snapshot:
     random: dict[str, Any]
 
 
-class BatchEnv(gymnasium.vector.VectorEnv):
+class BatchEnv(RowsEnv):
     """`contracts.VectorEnv` over a `Task`: absolute tool targets in, one control step out.
 
-    Actions are [x, y, z, yaw, gripper] per mounted arm, m and rad in the world frame, clipped to the
-    bounds of the spec; a non-finite action ends its episode as diverged without touching the physics.
+    Actions are [x, y, z, yaw, gripper] per mounted arm, m and rad in the world frame.
     """
 
-    metadata = {  # noqa: RUF012 - gymnasium's attribute
-        "autoreset_mode": gymnasium.vector.AutoresetMode.DISABLED,
-        "render_modes": ["rgb_array"],
-    }
-    render_mode = "rgb_array"
-    spec: Any  # robolearn's Spec, where gymnasium keeps a registry entry
-
     def __init__(self, task: Task, num_envs: int, options: BatchOptions | None = None):
-        if num_envs < 1:
-            raise EnvError("An environment needs rows.", found=num_envs, expected="num_envs >= 1")
-        self.task, self.num_envs, self.options = task, num_envs, options or BatchOptions()
-        self.max_episode_steps = self.options.max_steps or task.max_steps
+        self.task, self.options = task, options or BatchOptions()
+        super().__init__(num_envs, self.options.max_steps or task.max_steps)
+        self.declare(_spec(task, self.options))
         self.model = task.scene(False).compile()
         self.data = [mujoco.MjData(self.model) for _ in range(num_envs)]
         self._arms = [_ArmIndex(self.model, mount) for mount in task.mounts]
@@ -81,47 +69,37 @@ class BatchEnv(gymnasium.vector.VectorEnv):
         self._pool: ThreadPoolExecutor | None = None
         self._cameras = Cameras(task, self.options.renderer)
         self._allocate()
-        self.spec = _spec(task, self.options)
-        self._declare_spaces()
 
-    # ------------------------------------------------------------ gymnasium
+    # ------------------------------------------------------------ what a row does
 
-    def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: Mapping[str, Any] | None = None
-    ) -> tuple[Observations, dict[str, Any]]:
-        """Start new episodes on the rows of `options["reset_mask"]` (all without one).
-
-        A row without a seed goes on with the generator of its last episode.
-        """
-        rows = self._rows_to_reset(options)
-        if isinstance(seed, int):
-            seed = [seed + row for row in range(self.num_envs)]
-        if seed is not None and len(seed) != self.num_envs:
-            raise EnvError("One seed per row is needed.", found=len(seed), expected=self.num_envs)
+    def begin(self, rows: np.ndarray) -> None:
         for row in rows:
-            given = seed[row] if seed is not None else None
-            if given is not None:
-                self._random[row] = generator(given, "episode")
             self._reset_row(row)
         self._render_rows(rows)
-        self._started = True
-        return self._observe(), self._info()
 
-    def step(self, actions: np.ndarray) -> tuple[Observations, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Advance every unfinished row by one control step."""
-        if not self._started:
-            raise EnvError("The environment was never reset.", do="call reset(seed=...) first")
-        actions = np.asarray(actions, np.float64)
-        if actions.shape != (self.num_envs, len(self._low)):
-            raise EnvError("Wrong action shape.", found=actions.shape, expected=(self.num_envs, len(self._low)))
-        refused = ~np.isfinite(actions).all(1) & ~self._done
-        rows = np.flatnonzero(~self._done & ~refused)
-        self._command(rows, np.clip(actions[rows], self._low, self._high))
+    def advance(self, rows: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self._command(rows, actions)
         self._parallel(self._advance, rows)
-        self._judge(rows, refused)
+        runaway = ran_away(self._view.qpos, self._view.qvel)
+        if self.task.advance is not None:
+            self.task.advance(self._view)
+        holds = self.task.success(self._view) & ~runaway
+        self._held[rows] = np.where(holds, self._held + 1, 0)[rows]
+        success = self._held >= self.task.hold_steps
         self._render_rows(rows)
-        reward = np.where(self._moved, self._reward(), 0.0)
-        return self._observe(), reward, self._terminated.copy(), self._truncated.copy(), self._info()
+        return self._reward(success), success, runaway
+
+    def observe(self) -> Observations:
+        view = self._view
+        state = np.concatenate([view.tool_m, view.yaw_rad[..., None], view.width_m[..., None]], -1)
+        obs: Observations = {
+            "observation.state": _finite(state.reshape(self.num_envs, -1)),
+            "observation.environment_state": _finite(self.task.observe(view)),
+            "task": self.task.instructions(view),
+        }
+        for camera, images in self._images.items():
+            obs[f"observation.images.{camera}"] = images.copy()
+        return obs
 
     def render(  # ty: ignore[incompatible-method-override]  # one row, as `contracts.VectorEnv` has it
         self, row: int = 0, camera: str = "side", width: int = 480, height: int = 360
@@ -223,44 +201,10 @@ class BatchEnv(gymnasium.vector.VectorEnv):
             view.width_m[row, index] = (data.qpos[arm.fingers] - arm.closed) @ arm.width_per_joint
         view.yaw_rad[row] = tool_yaw(view.tool_mat[row])
 
-    def _judge(self, rows: np.ndarray, refused: np.ndarray) -> None:
-        """Update step counts, success and end of the rows that were just advanced."""
-        view = self._view
-        self._moved[:] = False
-        self._moved[rows] = True
-        self._steps[rows] += 1
-        with np.errstate(invalid="ignore"):
-            runaway = ~(np.abs(view.qvel).max(1) < _RUNAWAY) | ~np.isfinite(view.qpos).all(1)
-        self._diverged |= refused | (runaway & self._moved)
-        if self.task.advance is not None:
-            self.task.advance(view)
-        holds = self.task.success(view) & ~self._diverged
-        self._held = np.where(self._moved, np.where(holds, self._held + 1, 0), self._held)
-        self._success |= self._moved & (self._held >= self.task.hold_steps)
-        self._terminated[:] = self._success | self._diverged
-        self._truncated[:] = (self._steps >= self.max_episode_steps) & ~self._terminated
-        self._done = self._terminated | self._truncated
-
-    def _reward(self) -> np.ndarray:
+    def _reward(self, success: np.ndarray) -> np.ndarray:
         if self.options.reward == "sparse":
-            return self._success.astype(np.float64)
-        shaped = np.nan_to_num(self.task.reward(self._view), nan=0.0)
-        return np.where(self._success, 1.0, np.where(self._diverged, 0.0, shaped))
-
-    def _observe(self) -> Observations:
-        view = self._view
-        state = np.concatenate([view.tool_m, view.yaw_rad[..., None], view.width_m[..., None]], -1)
-        obs: Observations = {
-            "observation.state": state.reshape(self.num_envs, -1).astype(np.float32),
-            "observation.environment_state": self.task.observe(view).astype(np.float32),
-            "task": self.task.instructions(view),
-        }
-        for camera, images in self._images.items():
-            obs[f"observation.images.{camera}"] = images.copy()
-        return obs
-
-    def _info(self) -> dict[str, Any]:
-        return {"success": self._success.copy(), "diverged": self._diverged.copy(), "steps": self._steps.copy()}
+            return success.astype(np.float64)
+        return np.where(success, 1.0, np.nan_to_num(self.task.reward(self._view), nan=0.0))
 
     # ------------------------------------------------------------ set-up
 
@@ -281,38 +225,10 @@ class BatchEnv(gymnasium.vector.VectorEnv):
         )
         self._jacobian = np.zeros((arms, count, 6, model.nv))
         self._ctrl = np.zeros((count, arms, max(len(arm.actuators) for arm in self._arms)))
-        self._low, self._high = _bounds(self.task)
         self._noise = np.zeros((count, len(self._low)))
-        self._steps, self._held = np.zeros(count, np.int64), np.zeros(count, np.int64)
-        self._done, self._moved = np.ones(count, bool), np.zeros(count, bool)
-        self._success, self._diverged = np.zeros(count, bool), np.zeros(count, bool)
-        self._terminated, self._truncated = np.zeros(count, bool), np.zeros(count, bool)
-        self._random = [generator("row", row) for row in range(count)]
+        self._held = np.zeros(count, np.int64)
         shape = (count, self.options.image_px, self.options.image_px, 3)
         self._images = {camera: np.zeros(shape, np.uint8) for camera in self.options.cameras}
-        self._started = False
-
-    def _declare_spaces(self) -> None:
-        box, batch = gymnasium.spaces.Box, gymnasium.vector.utils.batch_space
-        spaces: dict[str, gymnasium.Space] = {}
-        for key, feature in self.spec.observations.items():
-            if feature.kind == "image":
-                spaces[key] = box(0, 255, feature.shape, np.uint8)
-            elif feature.kind == "signal":
-                spaces[key] = box(-np.inf, np.inf, feature.shape, np.float32)
-        self.single_observation_space = gymnasium.spaces.Dict(spaces)
-        self.single_action_space = box(self._low.astype(np.float32), self._high.astype(np.float32))
-        self.observation_space = batch(self.single_observation_space, self.num_envs)
-        self.action_space = batch(self.single_action_space, self.num_envs)
-
-    def _rows_to_reset(self, options: Mapping[str, Any] | None) -> np.ndarray:
-        mask = (options or {}).get("reset_mask")
-        if mask is None:
-            return np.arange(self.num_envs)
-        mask = np.asarray(mask)
-        if mask.shape != (self.num_envs,) or mask.dtype != bool:
-            raise EnvError("A reset mask is bool [E].", found=f"{mask.dtype} {mask.shape}", expected=self.num_envs)
-        return np.flatnonzero(mask)
 
     def _reset_row(self, row: int) -> None:
         data, random = self.data[row], self._random[row]
@@ -327,8 +243,7 @@ class BatchEnv(gymnasium.vector.VectorEnv):
         mine = {name: value[row : row + 1] for name, value in self._view.variables.items()}
         self.task.reset(Row(self.model, data, random, mine))
         mujoco.mj_forward(self.model, data)
-        for name in _COUNTERS:
-            getattr(self, name)[row] = 0
+        self._held[row], self._noise[row] = 0, 0.0
         self._gather(row)
 
     def _render_rows(self, rows: np.ndarray) -> None:
@@ -350,7 +265,7 @@ class BatchEnv(gymnasium.vector.VectorEnv):
         list(self._pool.map(work, np.array_split(rows, self._threads)))
 
 
-_COUNTERS = ("_steps", "_held", "_done", "_moved", "_success", "_diverged", "_terminated", "_truncated", "_noise")
+_COUNTERS = (*COUNTERS, "_held", "_noise")
 
 
 class _ArmIndex:
@@ -372,9 +287,14 @@ class _ArmIndex:
         self.home = home_joints(model, mount)
 
 
+def _finite(values: np.ndarray) -> np.ndarray:
+    """Return float32; what a diverged row shows is zero where it is no number."""
+    return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+
+
 def _bounds(task: Task) -> tuple[np.ndarray, np.ndarray]:
-    low = [(*mount.low_m, mount.home_yaw_rad - np.pi / 2, -1.0) for mount in task.mounts]
-    high = [(*mount.high_m, mount.home_yaw_rad + np.pi / 2, 1.0) for mount in task.mounts]
+    low = [(*mount.low_m, mount.yaw_rad[0], -1.0) for mount in task.mounts]
+    high = [(*mount.high_m, mount.yaw_rad[1], 1.0) for mount in task.mounts]
     return np.concatenate(low), np.concatenate(high)
 
 

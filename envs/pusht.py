@@ -7,15 +7,13 @@ observation, contact and coverage overhead. Seeds start the same episodes as `gy
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium
 import numpy as np
 
 from robolearn.contracts import Observations
-from robolearn.errors import EnvError
+from robolearn.envs.base import RowsEnv
 from robolearn.spec import ActionSpec, Feature, Spec
 
 __all__ = ["KEYPOINTS_PX", "PushTConfig", "PushTEnv", "coverage", "keypoints"]
@@ -57,69 +55,47 @@ class PushTConfig:
         return PushTEnv(self, num_envs)
 
 
-class PushTEnv(gymnasium.vector.VectorEnv):
+class PushTEnv(RowsEnv):
     """`contracts.VectorEnv`; actions are target positions of the agent [px], reward min(coverage/0.95, 1)."""
 
-    metadata = {  # noqa: RUF012 - gymnasium's attribute
-        "autoreset_mode": gymnasium.vector.AutoresetMode.DISABLED,
-        "render_modes": ["rgb_array"],
-    }
-    render_mode = "rgb_array"
-    spec: Any  # robolearn's Spec, where gymnasium keeps a registry entry
-
     def __init__(self, config: PushTConfig, num_envs: int):
-        if num_envs < 1:
-            raise EnvError("An environment needs rows.", found=num_envs, expected="num_envs >= 1")
-        self.config, self.num_envs, self.max_episode_steps = config, num_envs, config.max_steps
-        self.rows = [_scene() for _ in range(num_envs)]
-        self.spec = _spec(config)
+        super().__init__(num_envs, config.max_steps)
+        self.config, self.rows = config, [_scene() for _ in range(num_envs)]
+        self.declare(_spec(config))
         self._pose = np.zeros((num_envs, 5))  # agent x, y; block x, y, angle
         self._coverage = np.zeros(num_envs)
-        self._steps = np.zeros(num_envs, np.int64)
-        self._done, self._diverged = np.ones(num_envs, bool), np.zeros(num_envs, bool)
         self._images = np.zeros((num_envs, 96, 96, 3), np.uint8) if config.images else None
-        self._started = False
-        self._declare_spaces()
 
-    def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: Mapping[str, Any] | None = None
-    ) -> tuple[Observations, dict[str, Any]]:
-        """Start new episodes on the rows of `options["reset_mask"]` (all without one)."""
-        mask = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs, bool)))
-        if mask.shape != (self.num_envs,) or mask.dtype != bool:
-            raise EnvError("A reset mask is bool [E].", found=f"{mask.dtype} {mask.shape}", expected=self.num_envs)
-        seeds = [seed + row for row in range(self.num_envs)] if isinstance(seed, int) else seed
-        if seeds is not None and len(seeds) != self.num_envs:
-            raise EnvError("One seed per row is needed.", found=len(seeds), expected=self.num_envs)
-        for row in np.flatnonzero(mask):
-            self.rows[row].reset(seed=None if seeds is None else seeds[row])
+    def begin(self, rows: np.ndarray) -> None:
+        for row in rows:
+            self.rows[row].reset(seed=self._seed[row])
             for shape in self.rows[row].space.shapes:
                 shape.collision_type = 1  # away from type 0, whose contacts gym-pusht counts in Python
             self._look(row)
-        self._steps[mask] = 0
-        self._done[mask] = self._diverged[mask] = False
-        self._started = True
-        return self._observe(), self._info()
 
-    def step(self, actions: np.ndarray) -> tuple[Observations, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Advance every unfinished row by 0.1 s."""
-        if not self._started:
-            raise EnvError("The environment was never reset.", do="call reset(seed=...) first")
-        actions = np.asarray(actions, np.float64)
-        if actions.shape != (self.num_envs, 2):
-            raise EnvError("Wrong action shape.", found=actions.shape, expected=(self.num_envs, 2))
-        refused = ~np.isfinite(actions).all(1) & ~self._done
-        moved = ~self._done & ~refused
-        for row in np.flatnonzero(moved):
-            _push(self.rows[row], np.clip(actions[row], 0.0, 512.0))
+    def advance(self, rows: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        for row, action in zip(rows, actions, strict=True):
+            _push(self.rows[row], action)
             self._look(row)
-        self._steps[moved] += 1
-        self._diverged |= refused | (moved & ~np.isfinite(self._pose).all(1))
-        terminated = self._success() | self._diverged
-        truncated = (self._steps >= self.max_episode_steps) & ~terminated
-        self._done = terminated | truncated
-        reward = np.where(moved & ~self._diverged, np.minimum(self._coverage / _SUCCESS, 1.0), 0.0)
-        return self._observe(), reward, terminated, truncated, self._info()
+        runaway = ~np.isfinite(self._pose).all(1)
+        return np.minimum(self._coverage / _SUCCESS, 1.0), self._coverage >= _SUCCESS, runaway
+
+    def observe(self) -> Observations:
+        obs: Observations = {
+            "observation.state": self._pose[:, :2].astype(np.float32),
+            "observation.environment_state": keypoints(self._pose[:, 2:]).reshape(-1, 18).astype(np.float32),
+            "task": np.full(self.num_envs, _TASK),
+        }
+        if self.config.block_pose:
+            pose = self._pose[:, 2:].copy()
+            pose[:, 2] %= 2 * np.pi
+            obs["observation.block_pose"] = pose.astype(np.float32)
+        if self._images is not None:
+            obs["observation.images.top"] = self._images.copy()
+        return obs
+
+    def info(self) -> dict[str, Any]:
+        return super().info() | {"coverage": self._coverage.copy()}
 
     def render(self, row: int = 0) -> np.ndarray:  # ty: ignore[incompatible-method-override]  # one row
         """Return gym-pusht's own picture of one row, 512×512."""
@@ -137,44 +113,6 @@ class PushTEnv(gymnasium.vector.VectorEnv):
     def _picture(self, row: int, size_px: int) -> np.ndarray:
         scene = self.rows[row]
         return scene._get_img(scene._draw(), width=size_px, height=size_px)
-
-    def _success(self) -> np.ndarray:
-        return (self._coverage >= _SUCCESS) & ~self._diverged & (self._steps > 0)
-
-    def _observe(self) -> Observations:
-        obs: Observations = {
-            "observation.state": self._pose[:, :2].astype(np.float32),
-            "observation.environment_state": keypoints(self._pose[:, 2:]).reshape(-1, 18).astype(np.float32),
-            "task": np.full(self.num_envs, _TASK),
-        }
-        if self.config.block_pose:
-            pose = self._pose[:, 2:].copy()
-            pose[:, 2] %= 2 * np.pi
-            obs["observation.block_pose"] = pose.astype(np.float32)
-        if self._images is not None:
-            obs["observation.images.top"] = self._images.copy()
-        return obs
-
-    def _info(self) -> dict[str, Any]:
-        return {
-            "success": self._success(),
-            "diverged": self._diverged.copy(),
-            "coverage": self._coverage.copy(),
-            "steps": self._steps.copy(),
-        }
-
-    def _declare_spaces(self) -> None:
-        box, batch = gymnasium.spaces.Box, gymnasium.vector.utils.batch_space
-        spaces: dict[str, gymnasium.Space] = {}
-        for key, feature in self.spec.observations.items():
-            if feature.kind == "image":
-                spaces[key] = box(0, 255, feature.shape, np.uint8)
-            elif feature.kind == "signal":
-                spaces[key] = box(-np.inf, np.inf, feature.shape, np.float32)
-        self.single_observation_space = gymnasium.spaces.Dict(spaces)
-        self.single_action_space = box(0.0, 512.0, (2,), np.float32)
-        self.observation_space = batch(self.single_observation_space, self.num_envs)
-        self.action_space = batch(self.single_action_space, self.num_envs)
 
 
 def keypoints(pose: np.ndarray) -> np.ndarray:

@@ -29,6 +29,7 @@ __all__ = [
 TABLE_M = 0.8  # height of the table top
 BASE_M = (-0.56, 0.0, 0.912)  # where robosuite mounts a Panda at this table
 _GEOM = mujoco.mjtGeom
+_CONTACT = (0.99, 0.99, 0.001)  # stiff, so that light objects do not sink into the fingers
 _HIDDEN = 3  # geometry group that renderers skip
 
 
@@ -147,13 +148,17 @@ def allow_contact(
     first: Sequence[str],
     second: Sequence[str],
     friction: float = 1.0,
-    condim: int = 3,
+    torsion_m: float = 0.0,
 ) -> None:
-    """Let every geometry of `first` touch every one of `second`; all other contacts stay off."""
+    """Let every geometry of `first` touch every one of `second`; all other contacts stay off.
+
+    `friction` is the sliding coefficient; `torsion_m` > 0 adds resistance to spinning on the spot.
+    """
+    condim = 4 if torsion_m else 3
     for one, other in product(first, second):
-        spec.add_pair(
-            geomname1=one, geomname2=other, condim=condim, friction=[friction, friction, 0.005, 0.0001, 0.0001]
-        )
+        pair = spec.add_pair(geomname1=one, geomname2=other, condim=condim)
+        pair.solimp[:3] = _CONTACT
+        pair.friction = [friction, friction, torsion_m or 0.005, 0.0001, 0.0001]
 
 
 def gripper_geoms(spec: mujoco.MjSpec, prefix: str = "robot0_") -> list[str]:

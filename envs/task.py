@@ -24,6 +24,7 @@ class Mount:
     home_yaw_rad: float = 0.0
     low_m: tuple[float, float, float] = (-0.3, -0.4, 0.8)
     high_m: tuple[float, float, float] = (0.3, 0.45, 1.3)
+    yaw_rad: tuple[float, float] = (-np.pi / 2, np.pi / 2)
 
 
 @dataclass
