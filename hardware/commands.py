@@ -17,15 +17,22 @@ from robolearn.hardware.record import EpisodeWriter, recorded_spec
 from robolearn.hardware.ros_robot import PROTECTION, RosRobot
 from robolearn.hardware.safety import Mode
 from robolearn.hardware.session import RobotSession
+from robolearn.hardware.simulated import SimulatedSession
 from robolearn.hardware.teleop import Device, Jog, Twist
 from robolearn.hardware.worker import PolicyWorker
 from robolearn.registry import resolve
 from robolearn.rollout import episode_seed
 
-__all__ = ["check", "list_robots", "record", "replay", "rollout", "teleop"]
+__all__ = ["check", "list_robots", "open_session", "record", "replay", "rollout", "teleop"]
 
 _MODES = (Mode.RAMP_IN, Mode.RUN)
+Session = RobotSession | SimulatedSession
 SinkOpener = Callable[[Any], EpisodeSink]  # from the recording's spec
+
+
+def open_session(config: RobotConfig, chunk: int, period_s: float, simulated: bool) -> Session:
+    """Return a session in real time, or of the twin on a simulated clock as fast as it computes."""
+    return SimulatedSession(config, chunk, period_s) if simulated else RobotSession(config, chunk, period_s)
 
 
 def list_robots() -> list[dict[str, Any]]:
@@ -106,11 +113,12 @@ def record(
     episodes: int,
     seconds: float = 60.0,
     rate_hz: float = 20.0,
+    simulated: bool = False,
 ) -> dict[str, Any]:
     """Record teleoperated episodes; "success" saves one, "discard" forgets it, "stop" ends the session."""
     saved, begun = 0, time.monotonic()
     jog = Jog(resolve("robot", config.arm), 1.0 / rate_hz)
-    with RobotSession(config, 10, 1.0 / rate_hz) as session:
+    with open_session(config, 10, 1.0 / rate_hz, simulated) as session:
         sink = open_sink(recorded_spec(session.arm_constants, rate_hz, _seeing(session))) if open_sink else None
         try:
             mark = ""
@@ -126,9 +134,9 @@ def record(
                 sink.close()
 
 
-def _teleoperate(session: RobotSession, device: Device, jog: Jog, writer: EpisodeWriter | None, seconds: float) -> str:
+def _teleoperate(session: Session, device: Device, jog: Jog, writer: EpisodeWriter | None, seconds: float) -> str:
     """Run one episode by hand and return how it ended."""
-    end, ended = time.monotonic() + seconds, ["discard"]
+    end_ns, ended = session.now_ns() + 1e9 * seconds, ["discard"]
     jog.start(session.reading().state)
     session.request("arm")
 
@@ -136,14 +144,14 @@ def _teleoperate(session: RobotSession, device: Device, jog: Jog, writer: Episod
         twist = device.read()
         reading = session.reading()
         targets = jog.step(twist)
-        session.chunks.write(time.monotonic_ns(), targets)
+        session.chunks.write(session.now_ns(), targets)
         if writer is not None:
             writer.add(reading, targets[1], intervention=True)
         _show(device, session, reading)
         if twist.mark in ("success", "discard", "stop"):
             ended[0] = twist.mark
             return False
-        return time.monotonic() < end and session.mode() in _MODES
+        return session.now_ns() < end_ns and session.mode() in _MODES
 
     session.every(jog.period_s, work)
     if writer is not None:
@@ -164,6 +172,7 @@ def rollout(
     device: Device | None = None,
     open_sink: SinkOpener | None = None,
     task: str = "",
+    simulated: bool = False,
 ) -> dict[str, Any]:
     """Let a policy act; a human with a `device` may take over, correct, mark success and hand back.
 
@@ -171,7 +180,7 @@ def rollout(
     scene says whether the task was done; on a real arm the device's marks do.
     """
     outcomes = []
-    with RobotSession(config, actor.spec.chunk, 1.0 / actor.spec.rate_hz) as session:
+    with open_session(config, actor.spec.chunk, 1.0 / actor.spec.rate_hz, simulated) as session:
         worker = PolicyWorker(actor, session.arm_constants, session.chunks, np.array(config.base_m), execute, seed)
         sink = (
             open_sink(recorded_spec(session.arm_constants, actor.spec.rate_hz, _seeing(session))) if open_sink else None
@@ -192,7 +201,7 @@ def rollout(
 
 
 def _act(
-    session: RobotSession,
+    session: Session,
     worker: PolicyWorker,
     episode: int,
     max_steps: int,
@@ -216,7 +225,7 @@ def _act(
             state.update(human=False)
         if state["human"]:
             state.update(targets=jog.step(twist), at=step)
-            session.chunks.write(time.monotonic_ns(), state["targets"])
+            session.chunks.write(session.now_ns(), state["targets"])
         else:
             targets = worker.step(reading)
             state.update(targets=targets, at=step) if targets is not None else None
@@ -241,7 +250,7 @@ def _act(
     }
 
 
-def replay(config: RobotConfig, source: EpisodeSource, episode: int) -> dict[str, Any]:
+def replay(config: RobotConfig, source: EpisodeSource, episode: int, simulated: bool = False) -> dict[str, Any]:
     """Play the recorded joint targets of one episode; the arm must be near its first pose."""
     arm = resolve("robot", config.arm)
     action = source.spec.action
@@ -251,13 +260,13 @@ def replay(config: RobotConfig, source: EpisodeSource, episode: int) -> dict[str
         )
     targets = np.asarray(source.read(episode, ["action"])["action"], float)
     period_s, size = 1.0 / source.spec.rate_hz, 16
-    with RobotSession(config, size, period_s) as session:
+    with open_session(config, size, period_s, simulated) as session:
         session.request("arm")
         errors = []
 
         def work(step: int) -> bool:
             rows = np.minimum(np.arange(step, step + size), len(targets) - 1)
-            session.chunks.write(time.monotonic_ns(), targets[rows])
+            session.chunks.write(session.now_ns(), targets[rows])
             errors.append(np.abs(session.reading().state.position_rad - targets[max(step - 1, 0), :-1]).max())
             return step + 1 < len(targets) and session.mode() in _MODES
 
@@ -267,7 +276,7 @@ def replay(config: RobotConfig, source: EpisodeSource, episode: int) -> dict[str
     return {"frames": len(errors), "median_error_rad": float(np.median(errors)), "status": status}
 
 
-def _seeing(session: RobotSession) -> Reading:
+def _seeing(session: Session) -> Reading:
     """Return a reading with every camera and signal of the config in it."""
     end = time.monotonic() + 10.0
     while True:
@@ -281,7 +290,7 @@ def _seeing(session: RobotSession) -> Reading:
         time.sleep(0.02)
 
 
-def _show(device: Device, session: RobotSession, reading: Reading) -> None:
+def _show(device: Device, session: Session, reading: Reading) -> None:
     show = getattr(device, "show", None)
     if show is None:
         return

@@ -20,6 +20,7 @@ class TwinOptions:
     image_px: int = 96
     camera_hz: float = 15.0
     seed: int = 0
+    latency_s: float = 0.0  # of inference, on a simulated clock
 
 
 @dataclass(frozen=True)

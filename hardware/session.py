@@ -128,6 +128,10 @@ class RobotSession:
         self._listen()
         return Reading(state, {name: image for name, (image, _) in self._images.items()}, dict(self._signals), task)
 
+    def now_ns(self) -> int:
+        """Return the time that chunks are stamped with."""
+        return time.monotonic_ns()
+
     def camera_ages_s(self) -> dict[str, float]:
         """Return how old the newest picture of each camera is; infinite before the first."""
         self._listen()

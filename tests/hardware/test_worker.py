@@ -6,13 +6,10 @@ import pytest
 pytest.importorskip("mujoco")
 
 from robolearn.errors import HardwareError, SpecError
+from robolearn.hardware import commands
 from robolearn.hardware.deploy import RobotConfig, TwinOptions
-from robolearn.hardware.limits import SafetyConfig
-from robolearn.hardware.lockstep import Lockstep
 from robolearn.hardware.observe import ActionMap
 from robolearn.hardware.ros_robot import RosRobotConfig
-from robolearn.hardware.safety import Mode
-from robolearn.registry import resolve
 from robolearn.robots.panda import PANDA
 from robolearn.spec import ActionSpec, Feature, Spec
 
@@ -47,39 +44,28 @@ class Seeker:
         return chunk
 
 
-def config(controller="jtc", personality="jtc", **safety):
+def config(controller="jtc", personality="jtc", latency_s=0.0):
     ros = RosRobotConfig(controller, gripper_topic="/gripper_controller/commands", gripper_joint="finger_joint1")
-    return RobotConfig(ros=ros, safety=SafetyConfig(**safety), base_m=BASE_M, twin=TwinOptions("reach", personality))
-
-
-@pytest.fixture(scope="module")
-def scene():
-    return resolve("scene", "reach")("reach", PANDA)
+    return RobotConfig(ros=ros, base_m=BASE_M, twin=TwinOptions("reach", personality, latency_s=latency_s))
 
 
 @pytest.mark.parametrize(
     ("controller", "personality", "latency_s"), [("jtc", "jtc", 0.0), ("jtc", "jtc", 0.2), ("forward", "ur", 0.1)]
 )
-def test_a_policy_reaches_through_the_whole_stack(scene, controller, personality, latency_s):
+def test_a_policy_reaches_through_the_whole_stack(controller, personality, latency_s):
     actor = Seeker()
-    line = Lockstep(scene, PANDA, actor, config(controller, personality), execute=8, latency_s=latency_s)
-    episode = line.run(seed=3, episode=0, max_steps=120, hold_steps=5)
-    assert episode.success
-    assert episode.mode == Mode.RUN
+    result = commands.rollout(config(controller, personality, latency_s), actor, 1, 8, 120, seed=3, simulated=True)
+    (episode,) = result["episodes"]
+    assert episode["success"]
+    assert episode["mode"] == "run"
     assert actor.tasks == {"reach the marker"}
 
 
-def test_an_episode_is_a_function_of_its_seed(scene):
-    runs = [Lockstep(scene, PANDA, Seeker(), config(), execute=8).run(4, 0, 40, 5) for _ in range(2)]
-    assert runs[0] == runs[1]
-
-
-def test_a_policy_that_never_answers_never_moves_the_arm(scene):
-    line = Lockstep(scene, PANDA, Seeker(), config(), execute=8)
-    actor = line.actor
+def test_a_policy_that_answers_nonsense_never_moves_the_arm():
+    actor = Seeker()
     actor.act = lambda obs, noise, prefix=None: np.full((1, 16, 5), np.nan)
     with pytest.raises(HardwareError, match="non-finite"):
-        line.run(3, 0, 20)
+        commands.rollout(config(), actor, 1, 8, 20, simulated=True)
 
 
 def test_committed_actions_are_the_prefix_of_the_next_chunk(home):

@@ -1,0 +1,138 @@
+"""A robot in use on a simulated clock, in one process: what `RobotSession` does, without waiting."""
+
+from collections.abc import Callable
+from typing import Any
+
+from robolearn.errors import HardwareError
+from robolearn.hardware.deploy import RobotConfig
+from robolearn.hardware.executor import Executor, ExecutorConfig
+from robolearn.hardware.kinematics import Kinematics
+from robolearn.hardware.limits import limits_of
+from robolearn.hardware.memory import MemoryGraph, MemoryTransport
+from robolearn.hardware.observe import Reading
+from robolearn.hardware.ring import Ring
+from robolearn.hardware.ros_robot import RosRobot
+from robolearn.hardware.safety import Mode
+from robolearn.hardware.twin import Perceives, Twin, TwinConfig
+from robolearn.registry import resolve
+from robolearn.robots import Arm
+
+__all__ = ["SimulatedSession"]
+
+_START_NS = 10**10
+
+
+class SimulatedSession:
+    """The twin of a robot config behind the same executor, topics and filter; time passes in `every` only."""
+
+    def __init__(self, config: RobotConfig, chunk: int, period_s: float):
+        if config.twin is None:
+            raise HardwareError("Only a twin can run on a simulated clock.", found=config.name, do="use robot=twin/…")
+        self.config, self.period_s = config, period_s
+        self.arm_constants: Arm = resolve("robot", config.arm)
+        self.kinematics = Kinematics(self.arm_constants)
+        size = chunk, len(self.arm_constants.joints) + 1
+        self.chunks, self._arrived = Ring.create(size), Ring.create(size)
+        self._delivered, self._latency_ns = 0, round(1e9 * config.twin.latency_s)
+        scene = resolve("scene", config.twin.scene)(config.twin.scene, self.arm_constants, config.twin.image_px)
+        self._now_ns = _START_NS
+        graph = MemoryGraph(self.now_ns)
+        names = TwinConfig(
+            config.twin.personality,
+            config.ros.state_topic,
+            config.ros.gripper_topic,
+            config.ros.gripper_joint,
+            seed=config.twin.seed,
+        )
+        self.twin = Twin(scene, MemoryTransport(graph), names, self.now_ns)
+        self._robot = RosRobot(self.arm_constants, MemoryTransport(graph), config.ros)
+        self._robot.join()
+        limits = limits_of(self.arm_constants, config.ros.rate_hz, config.safety)
+        options = ExecutorConfig(period_s, config.blend_s, send_path=config.ros.controller == "jtc")
+        self.executor = Executor(limits, self._robot, self._arrived, options)
+        self._tick_ns, self._step_ns = round(1e9 * limits.period_s), round(1e9 * scene.dt_s)
+        self._tick_due = self._step_due = self._now_ns
+        self._advance(self._now_ns + 2 * self._step_ns)
+
+    def __enter__(self) -> "SimulatedSession":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def now_ns(self) -> int:
+        """Return the simulated time."""
+        return self._now_ns
+
+    def request(self, verb: str) -> str:
+        """Ask the executor to "arm", "hold", "stop" or "disarm"; returns its mode."""
+        self.executor.request(verb, self._now_ns)
+        return str(self.executor.state.mode)
+
+    def rest(self) -> None:
+        """Hold, come to rest and disarm."""
+        self.executor.request("hold", self._now_ns)
+        self._advance(self._now_ns + 2 * 10**9)
+        self.executor.request("disarm", self._now_ns)
+
+    def reset_twin(self, seed: int) -> None:
+        """Put the twin's scene at its start for `seed`; the arm must be disarmed."""
+        if self.executor.state.mode != Mode.DISARMED:
+            raise HardwareError("The arm must be disarmed.", found=self.executor.state.mode, do="call rest first")
+        self.twin.reset(seed)
+        self._advance(self._now_ns + 2 * self._step_ns)
+
+    def succeeded(self) -> bool:
+        """Say whether the twin's task is done now."""
+        return self.twin.success()
+
+    def status(self) -> dict[str, Any]:
+        """Return the executor's counts and mode."""
+        counts = dict(self.executor.counts)
+        return counts | {"mode": str(self.executor.state.mode), "ticks": self.executor.ticks, "age_s": 0.0}
+
+    def mode(self) -> str:
+        """Return the executor's mode."""
+        return str(self.executor.state.mode)
+
+    def reading(self, task: str = "") -> Reading:
+        """Return the newest state, pictures and signals."""
+        signals = {}
+        scene = self.twin.scene
+        if isinstance(scene, Perceives):
+            signals["observation.environment_state"] = scene.environment_state()
+        images = {name: scene.image(name) for name in self.config.cameras}
+        return Reading(self._robot.read(), images, signals, task or self.twin.task())
+
+    def every(self, period_s: float, work: Callable[[int], bool]) -> None:
+        """Call `work(step)` once per `period_s` of simulated time until it says False."""
+        step = 0
+        while work(step):
+            step += 1
+            self._advance(self._now_ns + round(1e9 * period_s))
+
+    def close(self) -> None:
+        """Delete the rings."""
+        for ring in (self.chunks, self._arrived):
+            ring.path.unlink(missing_ok=True)
+
+    def _advance(self, until_ns: int) -> None:
+        while True:
+            self._now_ns = min(self._tick_due, self._step_due, until_ns)
+            if self._now_ns >= until_ns:
+                return
+            if self._now_ns == self._step_due:
+                self._step_due += self._step_ns
+                self.twin.tick(self._now_ns)
+            if self._now_ns == self._tick_due:
+                self._tick_due += self._tick_ns
+                self._deliver()
+                self.executor.tick(self._now_ns)
+
+    def _deliver(self) -> None:
+        """Hand on the chunks whose inference has taken its time."""
+        for record in self.chunks.since(self._delivered):
+            if record.stamp_ns + self._latency_ns > self._now_ns:
+                return
+            self._arrived.write(record.stamp_ns, record.values)
+            self._delivered = record.number

@@ -1,0 +1,169 @@
+"""Recording, replay and rollouts with interventions on the twin, on a simulated clock."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mujoco")
+
+from robolearn.errors import HardwareError
+from robolearn.hardware import commands
+from robolearn.hardware.deploy import RobotConfig, TwinOptions
+from robolearn.hardware.limits import SafetyConfig
+from robolearn.hardware.ros_robot import RosRobotConfig
+from robolearn.hardware.teleop import Scripted, Twist
+from robolearn.spec import ActionSpec, Feature, Spec
+
+
+class ListSink:
+    """Keeps frames and episodes in memory; reads them back."""
+
+    def __init__(self, spec):
+        self.spec, self.frames, self.episodes, self.closed = spec, [], [], False
+
+    def add_frame(self, frame):
+        self.frames.append(dict(frame))
+
+    def save_episode(self, metadata=None):
+        self.episodes.append((self.frames, metadata))
+        self.frames = []
+        return len(self.episodes) - 1
+
+    def discard_episode(self):
+        self.frames = []
+
+    def close(self):
+        self.closed = True
+
+    def read(self, episode, keys, start=0, stop=None):
+        return {key: np.array([frame[key] for frame in self.episodes[episode][0]]) for key in keys}
+
+
+class Seeker:
+    """A straight line from the tool to the marker; `blind` ones go nowhere."""
+
+    noise_shape = (0,)
+
+    def __init__(self, blind=False):
+        observations = {
+            "observation.state": Feature(shape=(5,), names=("x", "y", "z", "yaw", "width")),
+            "observation.environment_state": Feature(shape=(6,)),
+        }
+        names = ("x", "y", "z", "yaw", "gripper")
+        action = ActionSpec(5, "ee_pose", names, rotation="yaw", gripper="positive_closes")
+        self.spec = Spec(observations, action, rate_hz=20.0, chunk=16)
+        self.blind, self.asked = blind, 0
+
+    def act(self, obs, noise, prefix=None):
+        self.asked += 1
+        tool, goal = obs["observation.state"][0, -1, :3], obs["observation.environment_state"][0, -1, :3]
+        away = np.zeros(3) if self.blind else goal - tool
+        reach = np.linalg.norm(away)
+        along = np.minimum(0.15 / 20 * np.arange(16), reach)[:, None] / max(reach, 1e-9)
+        chunk = np.zeros((1, 16, 5))
+        chunk[0, :, :3], chunk[0, :, 4] = tool + along * away, -1.0
+        return chunk
+
+
+class Helper:
+    """A scripted human: takes over after some steps, steers to the marker, hands back or not."""
+
+    def __init__(self, session_reading, after, back=None):
+        self.read_state, self.after, self.back, self.step = session_reading, after, back, 0
+
+    def read(self):
+        self.step += 1
+        if self.step == self.after:
+            return Twist(mark="takeover")
+        if self.back is not None and self.step == self.back:
+            return Twist(mark="handback")
+        return Twist((0.0, 0.0, 1.0)) if self.step > self.after else Twist()
+
+    def close(self): ...
+
+
+@pytest.fixture
+def config():
+    ros = RosRobotConfig(
+        "forward", rate_hz=100.0, gripper_topic="/gripper_controller/commands", gripper_joint="finger_joint1"
+    )
+    return RobotConfig(
+        ros=ros,
+        safety=SafetyConfig(),
+        base_m=(-0.56, 0.0, 0.912),
+        twin=TwinOptions("reach", "forward"),
+    )
+
+
+@pytest.fixture
+def sinks():
+    return []
+
+
+@pytest.fixture
+def open_sink(sinks):
+    def make(spec):
+        sinks.append(ListSink(spec))
+        return sinks[-1]
+
+    return make
+
+
+def test_record_then_replay(config, sinks, open_sink):
+    closing, opening = (
+        [Twist()] * 5 + [Twist((0.0, 0.0, 0.5), gripper=sign)] * 20 + [Twist()] * 5 for sign in (-1.0, 1.0)
+    )
+    device = Scripted([*closing, Twist(mark="discard"), *opening, Twist(mark="success")])
+    result = commands.record(config, device, open_sink, "lift the tool", 1, simulated=True)
+    assert result["episodes"] == 1
+    (sink,) = sinks
+    ((frames, metadata),) = sink.episodes
+    assert (len(frames), metadata["success"], sink.closed) == (31, True, True)
+    times = np.array([frame["timestamp"] for frame in frames])
+    assert times == pytest.approx(0.05 * np.arange(31), abs=0.011)
+    actions = np.array([frame["action"] for frame in frames])
+    states = np.array([frame["observation.state"] for frame in frames])
+    assert np.abs(states[1:, :7] - actions[:-1, :7]).max() < 0.03  # an action is where the arm is one step later
+    assert actions[-1, 7] > actions[0, 7] + 0.05
+    assert all(frame["intervention"][0] == 1.0 for frame in frames)
+    report = commands.replay(config, sink, 0, simulated=True)
+    assert report["frames"] == 31
+    assert report["median_error_rad"] < 0.03
+
+
+def test_a_session_ends_at_stop(config, sinks, open_sink):
+    device = Scripted([Twist()] * 5)
+    assert commands.record(config, device, open_sink, "", 3, simulated=True)["episodes"] == 0
+    assert sinks[0].episodes == []
+
+
+def test_rollouts_succeed_and_say_how(config):
+    result = commands.rollout(config, Seeker(), 2, execute=8, max_steps=120, seed=3, simulated=True)
+    assert (result["successes"], result["trials"]) == (2, 2)
+    assert [each["interventions"] for each in result["episodes"]] == [0, 0]
+    again = commands.rollout(config, Seeker(), 2, execute=8, max_steps=120, seed=3, simulated=True)
+    assert again["episodes"] == result["episodes"]
+
+
+def test_who_acted_is_stored_per_step(config, sinks, open_sink):
+    actor = Seeker(blind=True)
+    result = commands.rollout(
+        config, actor, 1, 8, 40, seed=3, device=Helper(None, 10, back=25), open_sink=open_sink, simulated=True
+    )
+    (episode,) = result["episodes"]
+    assert episode["interventions"] == 1
+    ((frames, metadata),) = sinks[0].episodes
+    acted = np.array([frame["intervention"][0] for frame in frames])
+    assert acted[:9].max() == 0
+    assert acted[9:24].min() == 1
+    assert acted[24:].max() == 0
+    heights = np.array([frame["action"] for frame in frames])
+    assert np.abs(np.diff(heights[:9, :7], axis=0)).max() < 5e-3
+    assert np.abs(np.diff(heights[10:24, :7], axis=0)).max() > 5e-3
+    assert metadata["success"] == episode["success"]
+
+
+def test_a_real_robot_cannot_be_simulated(config):
+    from dataclasses import replace
+
+    with pytest.raises(HardwareError, match="Only a twin"):
+        commands.rollout(replace(config, twin=None), Seeker(), 1, 8, 10, simulated=True)
