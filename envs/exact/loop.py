@@ -13,11 +13,11 @@ from numba import carray, njit
 from robolearn.envs.exact.plan import GRIPPER, JOINTS, Kind, State
 from robolearn.envs.exact.pointers import call, call_jacobian, call_mass, doubles, ints, words_at
 
-__all__ = ["run_rows", "run_rows_lean", "step_rows"]
+__all__ = ["run_rows", "run_rows_lean", "step_and_record", "step_rows"]
 
 # Order of layout.DATA_FIELDS and layout.FUNCTIONS.
 QPOS, QVEL, CTRL, BIAS, MASS, XPOS, XQUAT, SITE_XPOS, SITE_XMAT = range(9)
-STEP, STEP1, STEP2, JACOBIAN, FULL_MASS, _, KINEMATICS, CENTRES = range(8)
+STEP, STEP1, STEP2, JACOBIAN, FULL_MASS, FORWARD, KINEMATICS, CENTRES = range(8)
 OSC, JOINT_POSITION, JOINT_VELOCITY = int(Kind.OSC), int(Kind.JOINT_POSITION), int(Kind.JOINT_VELOCITY)
 HOME, GOAL_POSITION, GOAL_ROTATION, GOAL_JOINT = map(
     int, (State.HOME, State.GOAL_POSITION, State.GOAL_ROTATION, State.GOAL_JOINT)
@@ -466,3 +466,17 @@ def step_rows(layout, rows, models, datas, substeps):
     for r in range(rows.shape[0]):
         for _ in range(substeps):
             call(layout.functions[STEP], models[rows[r]], datas[rows[r]])
+
+
+@_compiled
+def step_and_record(layout, record, rows, models, datas, substeps, out):
+    """Take `substeps` physics steps on `rows`, bring everything up to date and record it."""
+    functions = layout.functions
+    for r in range(rows.shape[0]):
+        row = rows[r]
+        data = datas[row]
+        for _k in range(substeps):
+            call(functions[STEP], models[row], data)
+        call(functions[FORWARD], models[row], data)
+        words = _field_words(data, layout.data)
+        _record(record, data, words, layout.contact, out[0][row], out[1][row], out[2][row], out[3][row], out[4][row])

@@ -45,7 +45,7 @@ def adopt(env: ExactEnv, row: int, peer: Any) -> None:
         if grip.any():
             commanded[: len(grip)] = grip
     env.engine.gather(np.array([row]))
-    env.observe(np.array([row]))
+    env.sense(np.array([row]))
 
 
 def observations(env: ExactEnv, row: int, given: Mapping[str, Any]) -> dict[str, float]:

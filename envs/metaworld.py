@@ -1,0 +1,263 @@
+"""Meta-World's 50 tasks by name (`metaworld/assembly-v3`), batched and seeded.
+
+Physics runs on all threads. For the ten tasks of MT10 observations and rewards are computed for all
+rows at once; for the others Meta-World's own code is asked row by row. Trajectories equal
+Meta-World's bit for bit, rewards to single precision. Repaired: `reset(seed)` decides the episode, and nothing else does.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from robolearn.contracts import Observations
+from robolearn.envs.exact.layout import RowModel, layout
+from robolearn.envs.exact.rows import COUNTERS, RowsEnv, ran_away
+from robolearn.envs.metaworld_terms import NATIVE, Scene, Terms, record_of
+from robolearn.errors import ConfigError, suggest
+from robolearn.seeding import generator
+from robolearn.spec import ActionSpec, Feature, Spec
+
+__all__ = ["MetaWorldConfig", "MetaWorldEnv"]
+
+_SHARE = 4  # pieces of work per thread
+_MOVED = ("body_pos", "body_quat", "site_pos")  # model arrays that resets write
+_FULL = mujoco.mjtState.mjSTATE_INTEGRATION
+_CONTROL_HZ = 80.0  # five steps of 2.5 ms
+_VIEWED = ("xpos", "xquat", "site_xpos", "geom_xpos", "qpos", "qvel")  # physics that attributes may point into
+_OWN = ("data", "model", "_np_random")  # of a row, never copied
+_HAND_QUAT = (1.0, 0.0, 1.0, 0.0)
+
+
+@dataclass(frozen=True)
+class MetaWorldConfig:
+    """Options of one Meta-World task."""
+
+    name: str
+    stop_on_success: bool = True  # Meta-World itself never ends an episode early
+    max_steps: int = 500
+    native: bool = True  # False: ask Meta-World's own code for every task
+    threads: int = 0
+
+    def build(self, num_envs: int) -> "MetaWorldEnv":
+        """Return `num_envs` rows of the task; raises `ConfigError` for an unknown one."""
+        from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+
+        task = self.name.removeprefix("metaworld/")
+        task = task if task in ALL_V3_ENVIRONMENTS else f"{task}-v3"
+        if task not in ALL_V3_ENVIRONMENTS:
+            raise ConfigError(f"Unknown task '{self.name}'.", expected=suggest(task, ALL_V3_ENVIRONMENTS))
+        return MetaWorldEnv(task, ALL_V3_ENVIRONMENTS[task], num_envs, self)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that decides how one row goes on."""
+
+    state: np.ndarray
+    host: dict[str, Any]
+    model: dict[str, np.ndarray]
+    counters: dict[str, Any]
+    random: Any
+
+
+class MetaWorldEnv(RowsEnv):
+    """Rows of one task; `host` is Meta-World's own environment, whose attributes are swapped per row."""
+
+    def __init__(self, task: str, kind: Any, num_envs: int, config: MetaWorldConfig):
+        super().__init__(num_envs, config.max_steps, config.stop_on_success)
+        self.task, self.host = task, kind()
+        self.host._freeze_rand_vec, self.host.seeded_rand_vec, self.host._set_task_called = False, True, True
+        self.host._partially_observable = False
+        self.model = self.host.model
+        self._initial = {name: getattr(self.model, name).copy() for name in _MOVED}
+        self.data = [mujoco.MjData(self.model) for _ in range(num_envs)]
+        self._rows = [RowModel(self.model) for _ in range(num_envs)]
+        self._models = np.array([row.address for row in self._rows], np.int64)
+        self._datas = np.array([data._address for data in self.data], np.int64)
+        self._plain = _freeze(self.host.__dict__, self.host.data)
+        self._hosts: list[dict[str, Any]] = [{} for _ in range(num_envs)]
+        self._terms = NATIVE[task]() if config.native and task in NATIVE else None
+        self._record = record_of(self.model, self._terms)
+        self._scene = Scene.empty(self.model, self._record, self._terms, num_envs)
+        space = self.host.sawyer_observation_space
+        self._bounds = (space.low, space.high)
+        self._obs = np.zeros((num_envs, 39))
+        self._threads = min(config.threads or len(os.sched_getaffinity(0)), num_envs)
+        self._pool: ThreadPoolExecutor | None = None
+        self.declare(self._make_spec())
+
+    def close_extras(self, **kwargs: Any) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
+    @property
+    def latest(self) -> np.ndarray:
+        """The latest observations [E,39], float64: hand, gripper, objects, the same before, goal."""
+        return self._obs
+
+    def snapshot(self, row: int) -> Snapshot:
+        """Return the full state of one row; `restore` resumes it bit for bit."""
+        state = np.empty(mujoco.mj_stateSize(self.model, _FULL))
+        mujoco.mj_getState(self.model, self.data[row], state, _FULL)
+        return Snapshot(
+            state,
+            self._frozen(row),
+            {name: self._rows[row].own(name).copy() for name in _MOVED},
+            {name: getattr(self, name)[row].copy() for name in COUNTERS},
+            self._random[row].bit_generator.state,
+        )
+
+    def _frozen(self, row: int) -> dict[str, Any]:
+        frozen = _freeze(self._hosts[row], self.data[row]) | {"_obs_of_row": self._obs[row].copy()}
+        if self._terms is not None:  # Meta-World's own code, which would remember it, was not asked
+            frozen["_prev_obs"] = self._scene.previous[row].copy()
+        return frozen
+
+    def restore(self, row: int, snapshot: Snapshot) -> None:
+        """Bring a row back to where a snapshot was taken, of any row of any such environment."""
+        for name, value in snapshot.model.items():
+            self._rows[row].own(name)[...] = value
+        mujoco.mj_setState(self.model, self.data[row], snapshot.state, _FULL)
+        host = _thaw(snapshot.host, self.model, self.data[row])
+        self._obs[row] = host.pop("_obs_of_row")
+        self._hosts[row] = host
+        self._scene.start(row, self._hosts[row], self._obs[row])
+        for name, value in snapshot.counters.items():
+            getattr(self, name)[row] = value
+        self._random[row] = generator(0)
+        self._random[row].bit_generator.state = snapshot.random
+        self._started = True
+
+    # ------------------------------------------------------------ episodes
+
+    def begin(self, rows: np.ndarray) -> None:
+        """Let Meta-World reset each row, with the row's generator, from its pristine model."""
+        for row in rows:
+            for name, value in self._initial.items():
+                getattr(self.model, name)[...] = value
+            mujoco.mj_resetData(self.model, self.data[row])
+            self.host.__dict__ = _thaw(self._plain, self.model, self.data[row]) | {"_np_random": self._random[row]}
+            self._obs[row], _ = self.host.reset()
+            self._hosts[row] = self.host.__dict__
+            for name in _MOVED:
+                self._rows[row].own(name)[...] = getattr(self.model, name)
+            self._scene.start(row, self._hosts[row], self._obs[row])
+
+    def advance(self, rows: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        single = actions.astype(np.float32)  # Meta-World's action type: its rounding is part of the trajectory
+        move = np.clip(single[:, :3], -1, 1) * self.host.action_scale
+        low, high = self.host.mocap_low, self.host.mocap_high
+        for index, row in enumerate(rows):
+            data = self.data[row]
+            data.mocap_pos[0] = np.clip(data.mocap_pos[0] + move[index], low, high)
+            data.mocap_quat[0] = _HAND_QUAT
+            data.ctrl[:] = single[index, 3], -single[index, 3]
+        self._parallel(rows)
+        if self._terms is not None:
+            reward, success = self._judge_natively(self._terms, rows, single)
+        else:
+            reward, success = self._ask_host(rows, single)
+        return reward, success, ran_away(self._scene.qpos, self._scene.qvel)
+
+    def observe(self) -> Observations:
+        return {"observation.state": self._obs.astype(np.float32)}
+
+    def _judge_natively(self, terms: Terms, rows: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        whole = np.zeros((self.num_envs, 4), np.float32)
+        whole[rows] = actions
+        now = terms.observe(self._scene)
+        obs = np.clip(np.concatenate([now, self._scene.previous, self._scene.target_m], 1), *self._bounds)
+        self._obs[rows], self._scene.previous[rows] = obs[rows], now[rows]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return terms.judge(self._scene, obs, whole)
+
+    def _ask_host(self, rows: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        reward, success = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
+        for action, row in zip(actions, rows, strict=True):
+            self.host.__dict__ = self._hosts[row]
+            obs = np.clip(self.host._get_obs(), *self._bounds)
+            self.host._last_stable_obs = obs
+            self._obs[row] = obs
+            if np.isfinite(obs).all():
+                given, info = self.host.evaluate_state(obs, action)
+                reward[row], success[row] = given, info["success"] > 0.5
+        return reward, success
+
+    def _parallel(self, rows: np.ndarray) -> None:
+        from robolearn.envs.exact.loop import step_and_record
+
+        scene, where = self._scene, layout()
+        out = (scene.qpos, scene.qvel, scene.bodies, scene.sites, scene.touch)
+
+        def work(part: np.ndarray) -> None:
+            step_and_record(where, self._record, part, self._models, self._datas, self.host.frame_skip, out)
+
+        if self._threads == 1 or len(rows) < 2:
+            work(rows)
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="metaworld")
+        list(self._pool.map(work, np.array_split(rows, min(len(rows), _SHARE * self._threads))))
+
+    def _make_spec(self) -> Spec:
+        return Spec(
+            {"observation.state": Feature(shape=(39,), frame="world")},
+            ActionSpec(
+                dim=4,
+                kind="ee_delta",
+                rotation="none",
+                reference="previous_target",
+                gripper="positive_closes",
+                low=(-1.0,) * 4,
+                high=(1.0,) * 4,
+            ),
+            rate_hz=_CONTROL_HZ,
+            robot="sawyer",
+            metadata={"env": f"metaworld/{self.task}"},
+        )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an attribute points into the physics: some of Meta-World's "constants" are views that move."""
+
+    field: str
+    start: int
+    size: int
+
+
+def _freeze(host: dict[str, Any], data: Any) -> dict[str, Any]:
+    """Return a row's attributes without its physics: arrays copied, views as places."""
+    kept = {key: value for key, value in host.items() if key not in _OWN}
+    return {
+        key: _place(value, data) if isinstance(value, np.ndarray) else _copied(value) for key, value in kept.items()
+    }
+
+
+def _thaw(frozen: dict[str, Any], model: Any, data: Any) -> dict[str, Any]:
+    """Return attributes for a row: copies, views into its own physics."""
+    host: dict[str, Any] = {"model": model, "data": data}
+    for key, value in frozen.items():
+        if isinstance(value, _Place):
+            host[key] = getattr(data, value.field).reshape(-1)[value.start : value.start + value.size]
+        else:
+            host[key] = _copied(value)
+    return host
+
+
+def _place(value: np.ndarray, data: Any) -> Any:
+    for name in _VIEWED:
+        field = getattr(data, name)
+        offset = value.ctypes.data - field.ctypes.data
+        if value.size and 0 <= offset < field.nbytes and value.dtype == field.dtype:
+            return _Place(name, offset // 8, value.size)
+    return value.copy()
+
+
+def _copied(value: Any) -> Any:
+    return value.copy() if isinstance(value, np.ndarray | list | dict) else value
