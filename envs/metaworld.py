@@ -2,7 +2,7 @@
 
 Physics runs on all threads. For the ten tasks of MT10 observations and rewards are computed for all
 rows at once; for the others Meta-World's own code is asked row by row. Trajectories equal
-Meta-World's bit for bit, rewards to single precision. Repaired: `reset(seed)` decides the episode, and nothing else does.
+Meta-World's bit for bit, rewards to single precision. Repaired: `reset(seed)` decides the episode, nothing else.
 """
 
 import os
