@@ -42,7 +42,7 @@ class LeRobotV2Reader:
         self.info = load_info(self.root, ("v2.0", "v2.1"))
         episodes = _lines(self.root / "meta" / "episodes.jsonl")
         numbers = [_integer(item, "episode_index", self.root) for item in episodes]
-        if sorted(numbers) != list(range(self.info.total_episodes)):
+        if len(numbers) != self.info.total_episodes or sorted(numbers) != list(range(len(numbers))):
             raise DataError(
                 f"{self.root}/meta/episodes.jsonl has gaps or duplicates.",
                 found=f"{len(numbers)} lines",

@@ -46,6 +46,9 @@ class LeRobotReader:
         self._lengths = np.concatenate([stored, np.array([e.length for e in self.pending], np.int64)])
         self._files: dict[Path, _DataFile] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": {}}  # open files stay in their process
+
     @property
     def lengths(self) -> np.ndarray:
         return self._lengths
@@ -263,8 +266,9 @@ def _checked(folder: Path, columns: dict[str, np.ndarray], episodes: int, frames
     if any(len(values) != len(numbers) for values in columns.values()):
         raise DataError(f"{folder}: its files have different columns.", do="restore the metadata")
     columns = {name: values[keep] for name, values in columns.items()}
-    if not np.array_equal(columns["episode_index"], np.arange(episodes)):
-        missing = sorted(set(range(episodes)) - set(columns["episode_index"].tolist()))[:5]
+    if len(keep) != episodes or not np.array_equal(columns["episode_index"], np.arange(episodes)):
+        present = set(columns["episode_index"].tolist())
+        missing = [number for number in range(min(episodes, len(keep) + 5)) if number not in present][:5]
         raise DataError(
             f"{folder}: episode_index has {'gaps' if missing else 'duplicates'}.",
             found=f"missing {missing}" if missing else f"{len(keep)} rows",
