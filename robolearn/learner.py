@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from robolearn.checkpoint import TrainingState, load_weights
+from robolearn.checkpoint import TrainingState, check_weights
 from robolearn.contracts import Batch
+from robolearn.distributed import SINGLE, Processes, full, like, local
 from robolearn.errors import CheckpointError, NumericsError
 from robolearn.run import TrainConfig
 from robolearn.seeding import derive_seed
@@ -22,9 +23,12 @@ class Learner:
     skipped there without waiting for it, and `check` raises before anything is logged or saved.
     """
 
-    def __init__(self, policy: Any, config: TrainConfig, seed: int, device: torch.device):
+    def __init__(
+        self, policy: Any, config: TrainConfig, seed: int, device: torch.device, processes: Processes = SINGLE
+    ):
         self.policy = policy.to(device).train()
-        self.config, self.seed, self.device = config, seed, device
+        self.config, self.seed, self.device, self.processes = config, seed, device, processes
+        self._module = processes.wrap(self.policy, device)
         self.updates = 0
         self._names = {id(value): name for name, value in policy.named_parameters()}
         self._parameters = [value for value in policy.parameters() if value.requires_grad]
@@ -32,7 +36,7 @@ class Learner:
             _groups(policy), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
         )
         self._bf16 = precision(config.precision, device) == "bf16"
-        self._loss: Callable[[Batch], Any] = torch.compile(policy.loss) if config.compile else policy.loss
+        self._loss: Callable[[Batch], Any] = torch.compile(self._module) if config.compile else self._module
         self._ema = [value.detach().float().clone() for value in self._parameters] if config.ema_decay else []
         self._bad_step = torch.full((), -1, device=device, dtype=torch.int64)
 
@@ -49,8 +53,9 @@ class Learner:
         metrics: dict[str, torch.Tensor] = {}
         for number, batch in slices:
             reseed(derive_seed(self.seed, "step", step, number), self.device)
-            loss, values = self.losses(batch)
-            (loss / total).backward()
+            with self.processes.unsynchronised(self._module, number == slices[-1][0]):
+                loss, values = self.losses(batch)
+                (loss * (self.processes.count / total)).backward()
             for name, value in {**values, "loss": loss.detach()}.items():
                 metrics[name] = metrics[name] + value / len(slices) if name in metrics else value / len(slices)
         metrics["grad_norm"] = self._update(step, metrics["loss"])
@@ -74,20 +79,20 @@ class Learner:
 
     def swap_ema(self) -> None:
         """Exchange the weights with their moving average; a second call puts them back."""
-        with torch.no_grad():
-            for value, average in zip(self._parameters, self._ema, strict=bool(self._ema)):
-                kept = value.detach().clone()
-                value.copy_(average)
-                average.copy_(kept)
+        for value, average in zip(local(self._parameters), local(self._ema), strict=bool(self._ema)):
+            kept = value.clone()
+            value.copy_(average)
+            average.copy_(kept)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Return the state dict to publish: the moving average where there is one."""
-        averages = dict(zip(self.parameter_names, self._ema, strict=True)) if self._ema else {}
-        state = self.policy.state_dict()
-        return {name: averages[name].to(value.dtype) if name in averages else value for name, value in state.items()}
+        """Return the state dict to publish: the moving average where there is one. Every process must ask."""
+        averages = full(dict(zip(self.parameter_names, self._ema, strict=True))) if self._ema else {}
+        state = {name: value for name, value in self.policy.state_dict().items() if name not in averages}
+        dtypes = {name: value.dtype for name, value in self.policy.state_dict().items()}
+        return full(state) | {name: value.to(dtypes[name]) for name, value in averages.items()}
 
     def state(self, step: int, counters: Mapping[str, Any]) -> TrainingState:
-        """Return everything that resuming needs after `step` steps."""
+        """Return everything that resuming needs after `step` steps. Every process must ask."""
         optimizer = {
             f"{kind}/{self._names[id(value)]}": tensor
             for value, entries in self._optimizer.state.items()
@@ -95,29 +100,35 @@ class Learner:
         }
         weights = {name: value.detach() for name, value in zip(self.parameter_names, self._parameters, strict=True)}
         ema = dict(zip(self.parameter_names, self._ema, strict=True)) if self._ema else {}
-        return TrainingState(step, weights, optimizer, ema, {**counters, "ema_updates": self.updates})
+        return TrainingState(step, full(weights), full(optimizer), full(ema), {**counters, "ema_updates": self.updates})
 
     def restore(self, state: TrainingState, published: Mapping[str, torch.Tensor]) -> None:
         """Continue from `state`; `published` holds the buffers and what is not trained."""
-        load_weights(self.policy, {**published, **state.weights})
-        names = self.parameter_names
+        names, own = self.parameter_names, self.policy.state_dict()
+        wanted = {**published, **state.weights}
+        check_weights(own, wanted)
         _expect("moving averages", state.ema, names if self._ema else [])
         kinds = ("step", "exp_avg", "exp_avg_sq")
         used = [name for name in names if f"step/{name}" in state.optimizer]  # a parameter without gradient has none
         _expect("optimizer states", state.optimizer, [f"{kind}/{name}" for name in used for kind in kinds])
-        with torch.no_grad():
-            for name, average in zip(names, self._ema, strict=bool(self._ema)):
-                average.copy_(state.ema[name])
+        for name, value in own.items():
+            _fill(value, wanted[name])
+        for name, average in zip(names, self._ema, strict=bool(self._ema)):
+            _fill(average, state.ema[name])
         for name, value in zip(names, self._parameters, strict=True):
             if name in used:
-                entries = {kind: state.optimizer[f"{kind}/{name}"] for kind in kinds}
-                self._optimizer.state[value] = {k: v.to(self.device, copy=True) for k, v in entries.items()}
+                moments = {kind: torch.zeros_like(value.detach()) for kind in kinds[1:]}
+                entries = {"step": torch.zeros((), device=self.device), **moments}
+                for kind, entry in entries.items():
+                    _fill(entry, state.optimizer[f"{kind}/{name}"])
+                self._optimizer.state[value] = entries
         self.updates = int(state.counters["ema_updates"])
 
     def _update(self, step: int, loss: torch.Tensor) -> torch.Tensor:
-        gradients = [value.grad for value in self._parameters if value.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        self._refuse(step, loss, norm, gradients)
+        gradients = local(value.grad for value in self._parameters if value.grad is not None)
+        norm = self.processes.whole_norm(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+        self._refuse(step, loss, norm)
+        self._clip(norm, gradients)
         for group in self._optimizer.param_groups:
             group["lr"] = group["lr_scale"] * learning_rate(self.config, step)
         self._optimizer.step()
@@ -126,13 +137,19 @@ class Learner:
             self._average()
         return norm
 
-    def _refuse(self, step: int, loss: torch.Tensor, norm: torch.Tensor, gradients: Sequence[torch.Tensor]) -> None:
-        """Clip through the fused optimizer, and have it skip a step that is not finite."""
-        clip = self.config.clip_norm
-        self._optimizer.grad_scale = (norm / clip).clamp(min=1.0) if clip else None
+    def _clip(self, norm: torch.Tensor, gradients: list[torch.Tensor]) -> None:
+        if not self.config.clip_norm:
+            return
+        scale = (norm / self.config.clip_norm).clamp(min=1.0)
+        if self.processes.shard:
+            torch._foreach_div_(gradients, scale)
+        else:
+            self._optimizer.grad_scale = scale  # the fused optimizer divides by it on the way: no pass of its own
+
+    def _refuse(self, step: int, loss: torch.Tensor, norm: torch.Tensor) -> None:
+        """Raise, or have the optimizer skip the step, when it is not finite."""
         finite = torch.isfinite(norm) & torch.isfinite(loss)
         if self.device.type == "cpu":
-            self._optimizer.found_inf = None
             if not finite:
                 raise _not_finite(step, f"loss {loss.item():.4g}, gradient norm {norm.item():.4g}")
             return
@@ -143,7 +160,7 @@ class Learner:
         self.updates += 1
         warm = (1 + self.updates) / (10 + self.updates)
         decay = min(self.config.ema_decay**self.config.ema_every, warm)
-        torch._foreach_lerp_(self._ema, [value.detach().float() for value in self._parameters], 1 - decay)
+        torch._foreach_lerp_(local(self._ema), [value.float() for value in local(self._parameters)], 1 - decay)
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -181,6 +198,11 @@ def _groups(policy: Any) -> list[dict[str, Any]]:
         {"lr_scale": 1.0, **group, "params": [value for value in group["params"] if value.requires_grad]}
         for group in groups
     ]
+
+
+def _fill(tensor: torch.Tensor, whole: torch.Tensor) -> None:
+    """Copy `whole` into a tensor, or this process's part of it into a shard."""
+    local([tensor])[0].copy_(local([like(tensor, whole)])[0])
 
 
 def _expect(what: str, given: Mapping[str, Any], names: Sequence[str]) -> None:

@@ -56,6 +56,7 @@ class TrainConfig:
     ema_every: int = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
+    shard: bool = False  # cut weights and optimizer over the processes (FSDP2) instead of copying them (DDP)
     workers: int = 0
     cache_mb: int = 1024  # windows without pictures are kept transformed up to this size
     log_every: int = 100

@@ -4,7 +4,7 @@ import dataclasses
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ import torch
 
 from robolearn import checkpoint
 from robolearn.config import config_hash, to_dict
-from robolearn.contracts import Batch
+from robolearn.contracts import Batch, WindowSource
+from robolearn.distributed import Processes, join
 from robolearn.errors import CheckpointError, ConfigError
 from robolearn.files import plain_json, write_file
 from robolearn.learner import Learner, learning_rate, precision, reseed
@@ -25,6 +26,8 @@ from robolearn.run import RunConfig
 from robolearn.seeding import derive_seed
 
 __all__ = ["TrainResult", "train"]
+
+Advance = Callable[[int, str], None]
 
 # What may differ between a run and its continuation.
 _FREE = {"out", "env", "eval", "device"}
@@ -52,7 +55,7 @@ class TrainResult:
         return dataclasses.asdict(self) | {"checkpoint": str(self.checkpoint)}
 
 
-def train(config: RunConfig, advance: Callable[[int, str], None] | None = None) -> TrainResult:
+def train(config: RunConfig, advance: Advance | None = None) -> TrainResult:
     """Train the policy of `config` into the folder `config.out` and return where its checkpoint is.
 
     `advance(steps done, a few words)` is called along the way. SIGTERM, SIGINT and SIGHUP end the
@@ -61,14 +64,26 @@ def train(config: RunConfig, advance: Callable[[int, str], None] | None = None) 
     """
     start_s = time.perf_counter()
     config, run = _prepare(config)
-    device = torch.device(config.device)
+    processes, device = join(torch.device(config.device), config.train.shard)
+    try:
+        return _train(config, run, processes, device, advance or (lambda done, note: None), start_s)
+    finally:
+        processes.leave()
+
+
+def _train(
+    config: RunConfig, run: Path, processes: Processes, device: torch.device, advance: Advance, start_s: float
+) -> TrainResult:
     resumed = checkpoint.find(config.train.resume) if config.train.resume else None
     former = checkpoint.load(resumed) if resumed else None
     if former:
         _require_same_run(former, config)
     data = open_training_data(config, former.pipeline if former else None)
+    if config.train.validate_every and data.validation is None:
+        raise ConfigError("train.validate_every needs held-out episodes.", do="set data.validation_fraction=0.1")
     reseed(derive_seed(config.seed, "init"), device)
-    learner = Learner(config.policy.build(data.pipeline.transform_spec(data.spec)), config.train, config.seed, device)
+    policy = config.policy.build(data.pipeline.transform_spec(data.spec))
+    learner = Learner(policy, config.train, config.seed, device, processes)
     progress = _Progress()
     if resumed and former:
         state = checkpoint.load_training_state(resumed)
@@ -77,14 +92,17 @@ def train(config: RunConfig, advance: Callable[[int, str], None] | None = None) 
         if state.counters["windows"] != len(data.windows):
             count = state.counters["windows"]
             raise CheckpointError("The dataset has changed.", found=f"{len(data.windows)} windows", expected=count)
-    _describe(run, config)
-    log = MetricsLog(run, progress.step, config.train.tensorboard)
+    log = None
+    if processes.first:
+        _describe(run, config)
+        log = MetricsLog(run, progress.step, config.train.tensorboard)
     loop = _Loop(config, run, data, learner, log, progress)
     try:
         with _signals() as stopped:
-            folder = loop.run(stopped, advance or (lambda done, note: None))
+            folder = loop.run(lambda: processes.any(stopped()), advance if processes.first else lambda done, note: None)
     finally:
-        log.close()
+        if log is not None:
+            log.close()
     return TrainResult(
         checkpoint=folder,
         step=progress.step,
@@ -127,7 +145,6 @@ class _Progress:
         """Return the means since the last flush."""
         means = {name: float(value) / self.count for name, value in self.sums.items()}
         self.sums, self.count = {}, 0
-        self.last_loss = means["loss"]
         return means
 
     def rate(self, batch_size: int) -> float:
@@ -138,15 +155,21 @@ class _Loop:
     """Steps, and what happens between them: logging, validation, saving."""
 
     def __init__(
-        self, config: RunConfig, run: Path, data: TrainingData, learner: Learner, log: MetricsLog, progress: _Progress
+        self,
+        config: RunConfig,
+        run: Path,
+        data: TrainingData,
+        learner: Learner,
+        log: MetricsLog | None,
+        progress: _Progress,
     ):
         self.config, self.run_folder, self.data, self.learner = config, run, data, learner
         self.log, self.progress = log, progress
 
-    def run(self, stopped: Callable[[], bool], advance: Callable[[int, str], None]) -> Path:
+    def run(self, stopped: Callable[[], bool], advance: Advance) -> Path:
         """Train to the last step or until `stopped`; returns the last checkpoint."""
         options, progress = self.config.train, self.progress
-        slices = range(options.accumulate)
+        slices = self.learner.processes.slices(options.accumulate)
         pin = self.learner.device.type == "cuda"
         feed = batches(cached(self.data, options.cache_mb), self.config, slices, progress.step, options.steps, pin)
         saved = None
@@ -155,26 +178,29 @@ class _Loop:
             loaded_s = time.perf_counter()
             metrics = self.learner.step(progress.step, list(zip(slices, pieces, strict=True)), options.accumulate)
             progress.add(metrics)
-            self._between(stopped, advance)
-            saved = self._save() if self._due(options.save_every, stopped) else None
+            stop = stopped()
+            if not stop:
+                self._between(advance)
+            saved = self._save() if stop or self._due(options.save_every, options.milestones) else None
             progress.data_s += loaded_s - mark_s
             mark_s = time.perf_counter()
             progress.compute_s += mark_s - loaded_s
-            if stopped():
+            if stop:
                 break
         return saved or self._save()
 
-    def _between(self, stopped: Callable[[], bool], advance: Callable[[int, str], None]) -> None:
+    def _between(self, advance: Advance) -> None:
         options, progress = self.config.train, self.progress
-        if options.validate_every and self._due(options.validate_every) and not stopped():
+        windows = self.data.validation
+        if windows is not None and options.validate_every and self._due(options.validate_every):
             self.learner.check()
-            progress.validation_loss = self._validate(stopped)
-            self.log.write(progress.step, {"validation_loss": progress.validation_loss})
+            progress.validation_loss = self._validate(windows)
+            self._write({"validation_loss": progress.validation_loss})
         if self._due(options.log_every):
             self.learner.check()
-            means = progress.flush()
-            self.log.write(
-                progress.step,
+            means = self.learner.processes.mean(progress.flush())
+            progress.last_loss = means["loss"]
+            self._write(
                 {
                     **means,
                     "learning_rate": learning_rate(options, progress.step - 1),
@@ -182,23 +208,23 @@ class _Loop:
                     "samples_per_s": progress.rate(options.batch_size),
                     "data_s": progress.data_s,
                     "compute_s": progress.compute_s,
-                },
+                }
             )
         if progress.step % 10 == 0 or progress.step == options.steps:
             waiting = progress.data_s / max(progress.data_s + progress.compute_s, 1e-9)
             rate = progress.rate(options.batch_size)
             advance(progress.step, f"loss {progress.last_loss:.4f}  {rate:,.0f} samples/s  data {waiting:.0%}")
 
-    def _due(self, every: int, stopped: Callable[[], bool] | None = None) -> bool:
-        last = self.progress.step == self.config.train.steps
-        milestone = stopped is not None and self.progress.step in self.config.train.milestones
-        return self.progress.step % every == 0 or last or milestone or (stopped is not None and stopped())
+    def _due(self, every: int, also: Sequence[int] = ()) -> bool:
+        step = self.progress.step
+        return step % every == 0 or step == self.config.train.steps or step in also
 
-    def _validate(self, stopped: Callable[[], bool]) -> float:
+    def _write(self, values: Mapping[str, Any]) -> None:
+        if self.log is not None:
+            self.log.write(self.progress.step, values)
+
+    def _validate(self, windows: WindowSource) -> float:
         """Return the loss of the moving average on held-out episodes, always with the same noise."""
-        windows = self.data.validation
-        if windows is None:
-            raise ConfigError("train.validate_every needs held-out episodes.", do="set data.validation_fraction=0.1")
         total, count = 0.0, 0
         self.learner.policy.eval()
         self.learner.swap_ema()
@@ -207,8 +233,6 @@ class _Loop:
                 reseed(derive_seed(self.config.seed, "validation", number), self.learner.device)
                 batch: Batch = self.data.pipeline.forward(windows.gather(index))
                 total, count = total + float(self.learner.losses(batch)[0]) * len(index), count + len(index)
-                if stopped():
-                    break
         self.learner.swap_ema()
         self.learner.policy.train()
         return total / count
@@ -220,9 +244,13 @@ class _Loop:
         content = checkpoint.Checkpoint(
             to_dict(self.config), self.data.spec, self.data.pipeline, self.learner.weights(), step
         )
-        counters = {**self.progress.counters(), "windows": len(self.data.windows)}
-        checkpoint.save(folder, content, self.learner.state(step, counters))
-        checkpoint.prune(self.run_folder, options.keep, options.milestones)
+        processes, counters = self.learner.processes, self.progress.counters()
+        counters = {**counters, "sums": processes.mean(counters["sums"]), "windows": len(self.data.windows)}
+        state = self.learner.state(step, counters)
+        if processes.first:
+            checkpoint.save(folder, content, state)
+            checkpoint.prune(self.run_folder, options.keep, options.milestones)
+        processes.wait()
         return folder
 
 
