@@ -68,6 +68,7 @@ class BatchEnv(RowsEnv):
         self._threads = min(self.options.threads or len(os.sched_getaffinity(0)), num_envs)
         self._pool: ThreadPoolExecutor | None = None
         self._cameras = Cameras(task, self.options.renderer)
+        self._middle_rad = np.array([mount.middle_rad for mount in task.mounts])
         self._allocate()
 
     # ------------------------------------------------------------ what a row does
@@ -165,6 +166,7 @@ class BatchEnv(RowsEnv):
                 self._view.tool_m[rows, index],
                 self._view.tool_mat[rows, index],
                 target[:, :4],
+                arm.middle_rad,
             )
             grip = np.where(target[:, 4:] > 0, arm.closed, arm.open_)
             self._ctrl[rows, index, arm.size : arm.size + grip.shape[1]] = grip
@@ -199,7 +201,7 @@ class BatchEnv(RowsEnv):
             view.tool_m[row, index] = data.site_xpos[arm.site]
             view.tool_mat[row, index] = data.site_xmat[arm.site].reshape(3, 3)
             view.width_m[row, index] = (data.qpos[arm.fingers] - arm.closed) @ arm.width_per_joint
-        view.yaw_rad[row] = tool_yaw(view.tool_mat[row])
+        view.yaw_rad[row] = tool_yaw(view.tool_mat[row], self._middle_rad)
 
     def _reward(self, success: np.ndarray) -> np.ndarray:
         if self.options.reward == "sparse":
@@ -284,7 +286,7 @@ class _ArmIndex:
         self.site = model.site(mount.prefix + "grip_site").id
         self.open_, self.closed = np.array(gripper.open_), np.array(gripper.closed)
         self.width_per_joint = gripper.width_m / (self.open_ - self.closed) / len(fingers)
-        self.home = home_joints(model, mount)
+        self.home, self.middle_rad = home_joints(model, mount), mount.middle_rad
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

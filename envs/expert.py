@@ -18,6 +18,9 @@ class ScriptedExpert:
         self._view, self._script = view, task.script
         rows, arms = view.yaw_rad.shape
         self._grip = np.array([np.broadcast_to(phase.grip, arms) for phase in self._script], float)
+        self._middle_rad = np.array([mount.middle_rad for mount in task.mounts])
+        self._gain = np.array([phase.gain for phase in self._script])
+        self._speed_m = np.array([phase.speed_m for phase in self._script])
         self._phase, self._count = np.zeros(rows, int), np.zeros(rows, int)
         self._last = np.zeros((rows, arms, 4))
 
@@ -32,11 +35,12 @@ class ScriptedExpert:
 
     def act(self) -> np.ndarray:
         view, tool = self._view, _tool(self._view)
-        goal, speed, over = self._evaluate(view, tool)
-        away = goal[..., :3] - tool[..., :3]
+        goal, over = self._evaluate(view, tool)
+        gain, speed = self._gain[self._phase][:, None, None], self._speed_m[self._phase][:, None, None]
+        away = gain * (goal[..., :3] - tool[..., :3])
         length = np.linalg.norm(away, axis=-1, keepdims=True)
-        move = away * np.minimum(1.0, speed[:, None, None] / np.maximum(length, 1e-9))
-        turn = np.clip(wrap_angle(goal[..., 3:] - tool[..., 3:]), -_TURN_RAD, _TURN_RAD)
+        move = away * np.minimum(1.0, speed / np.maximum(length, 1e-9))
+        turn = np.clip(gain * (goal[..., 3:] - tool[..., 3:]), -_TURN_RAD, _TURN_RAD)
         action = np.concatenate([tool[..., :3] + move, tool[..., 3:] + turn, self._grip[self._phase][..., None]], -1)
         self._count += 1
         self._last[over] = goal[over]
@@ -44,18 +48,19 @@ class ScriptedExpert:
         self._count[over] = 0
         return action.reshape(len(action), -1)
 
-    def _evaluate(self, view: View, tool: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the goals [E,M,4] of the present legs, their speeds [E] and which are over [E]."""
-        goal, speed = tool.copy(), np.zeros(len(tool))
+    def _evaluate(self, view: View, tool: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the goals [E,M,4] of the present legs and which are over [E]."""
+        goal = tool.copy()
         over = np.zeros(len(tool), bool)
         for index in np.unique(self._phase):
             phase, rows = self._script[index], self._phase == index
-            aim = phase.goal(view, self._last).reshape(tool.shape)
-            goal[rows], speed[rows] = aim[rows], phase.speed_m
+            aim = phase.goal(view, self._last).reshape(tool.shape).copy()
+            aim[..., 3] = self._middle_rad + wrap_angle(aim[..., 3] - self._middle_rad)
+            goal[rows] = aim[rows]
             over |= rows & _reached(phase, aim, tool) & (self._count >= phase.steps)
             if phase.ready is not None:
                 over &= ~rows | phase.ready(view)
-        return goal, speed, over
+        return goal, over
 
 
 def _tool(view: View) -> np.ndarray:
@@ -67,5 +72,5 @@ def _reached(phase: Phase, goal: np.ndarray, tool: np.ndarray) -> np.ndarray:
     return (
         (np.linalg.norm(away[..., :3], axis=-1) <= phase.reach_m)
         & (np.linalg.norm(away[..., :2], axis=-1) <= phase.reach_xy_m)
-        & (np.abs(wrap_angle(away[..., 3])) <= phase.reach_rad)
+        & (np.abs(away[..., 3]) <= phase.reach_rad)
     ).all(-1)

@@ -13,10 +13,11 @@ TOOL_DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
 _STEP_M, _STEP_RAD, _DAMPING, _POSTURE = 0.06, 0.4, 1e-4, 0.1
 
 
-def tool_yaw(mat: np.ndarray) -> np.ndarray:
-    """Return the yaw [rad] nearest to tool orientations [...,3,3] (0: TOOL_DOWN)."""
+def tool_yaw(mat: np.ndarray, middle_rad: float | np.ndarray = 0.0) -> np.ndarray:
+    """Return the yaw [rad] of tool orientations [...,3,3] (0: TOOL_DOWN), within half a turn of `middle_rad`."""
     turn = mat @ TOOL_DOWN.T
-    return np.arctan2(turn[..., 1, 0] - turn[..., 0, 1], turn[..., 0, 0] + turn[..., 1, 1])
+    yaw = np.arctan2(turn[..., 1, 0] - turn[..., 0, 1], turn[..., 0, 0] + turn[..., 1, 1])
+    return middle_rad + wrap_angle(yaw - middle_rad)
 
 
 def joint_targets(
@@ -26,17 +27,19 @@ def joint_targets(
     position_m: np.ndarray,
     mat: np.ndarray,
     target: np.ndarray,
+    middle_rad: float,
 ) -> np.ndarray:
     """Return joint targets [E,n] one step (at most 6 cm, 0.4 rad) towards tool `target` [E,4] (x, y, z, yaw).
 
     `jacobian` [E,6,n] maps joint to tool velocities, `position_m` [E,3] and `mat` [E,3,3] are the tool
-    now. The null space pulls towards `home_rad`. Damped least squares: Wampler 1986.
+    now; yaws are counted around `middle_rad`. The null space pulls towards `home_rad`. Damped least
+    squares: Wampler 1986.
     """
     away = target[:, :3] - position_m
     length = np.linalg.norm(away, axis=1, keepdims=True)
     away = away * np.minimum(1.0, _STEP_M / np.maximum(length, 1e-9))
-    yaw = tool_yaw(mat)
-    goal = _turn(yaw + np.clip(wrap_angle(target[:, 3] - yaw), -_STEP_RAD, _STEP_RAD)) @ TOOL_DOWN
+    yaw = tool_yaw(mat, middle_rad)
+    goal = _turn(yaw + np.clip(target[:, 3] - yaw, -_STEP_RAD, _STEP_RAD)) @ TOOL_DOWN
     turn = 0.5 * np.cross(mat.swapaxes(1, 2), goal.swapaxes(1, 2)).sum(1)
     posture = _POSTURE * (home_rad - joints_rad)
     error = np.concatenate([away, turn], 1) - (jacobian @ posture[..., None])[..., 0]
@@ -63,7 +66,8 @@ def home_joints(model: mujoco.MjModel, mount: Mount) -> np.ndarray:
         mujoco.mj_comPos(model, data)
         mujoco.mj_jacSite(model, data, jacobian[:3], jacobian[3:], site)
         now, mat = data.site_xpos[site][None], data.site_xmat[site].reshape(1, 3, 3)
-        step = joint_targets(data.qpos[qpos][None], home[None], jacobian[None, :, dof], now, mat, target)[0]
+        joints = data.qpos[qpos][None]
+        step = joint_targets(joints, home[None], jacobian[None, :, dof], now, mat, target, mount.middle_rad)[0]
         data.qpos[qpos] = np.clip(step, mount.arm.low_rad, mount.arm.high_rad)
     off_m = float(np.linalg.norm(data.site_xpos[site] - mount.home_m))
     if off_m > 1e-3:

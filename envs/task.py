@@ -26,6 +26,11 @@ class Mount:
     high_m: tuple[float, float, float] = (0.3, 0.45, 1.3)
     yaw_rad: tuple[float, float] = (-np.pi / 2, np.pi / 2)
 
+    @property
+    def middle_rad(self) -> float:
+        """The yaw that angles of this arm are counted around: they lie within half a turn of it."""
+        return sum(self.yaw_rad) / 2
+
 
 @dataclass
 class View:
@@ -59,6 +64,11 @@ class View:
         """Return the angle between a body's z axis and the vertical [E], rad."""
         _, x, y, _ = np.moveaxis(self.quat(body), -1, 0)
         return np.arccos(np.clip(1 - 2 * (x * x + y * y), -1.0, 1.0))
+
+    def up(self, body: str) -> np.ndarray:
+        """Return the z axis of a body [E,3]."""
+        w, x, y, z = np.moveaxis(self.quat(body), -1, 0)
+        return np.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], 1)
 
     def velocity(self, body: str) -> np.ndarray:
         """Return the linear velocity of a free body [E,3], m/s."""
@@ -107,6 +117,7 @@ class Phase:
     reach_rad: float = np.inf
     steps: int = 0
     speed_m: float = 0.05  # per control step
+    gain: float = 1.0  # share of the way that is asked for at once; less is calmer
     ready: Callable[[View], np.ndarray] | None = None
 
 

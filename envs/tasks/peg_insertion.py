@@ -5,7 +5,7 @@ import numpy as np
 
 from robolearn.envs.scene import TABLE_M, add_arm, add_box, allow_contact, gripper_geoms, tabletop
 from robolearn.envs.task import Mount, Phase, Row, Task, View, fold_angle
-from robolearn.envs.tasks.common import above, apart, body_features, stay, straight
+from robolearn.envs.tasks.common import above, apart, at_rest, body_features, stay, straight
 from robolearn.robots import Arm
 
 __all__ = ["peg_insertion"]
@@ -61,8 +61,12 @@ def _reset(row: Row) -> None:
 
 
 def _away(view: View) -> np.ndarray:
-    """Return where the peg is relative to its place in the hole [E,3]."""
-    return view.position("peg") - view.position("block") - np.array([0, 0, _PEG_HALF_M])
+    """Return where the peg's foot is relative to the bottom of the hole [E,3]."""
+    return _foot(view) - view.position("block")
+
+
+def _foot(view: View) -> np.ndarray:
+    return view.position("peg") - _PEG_HALF_M * view.up("peg")
 
 
 def _success(view: View) -> np.ndarray:
@@ -80,11 +84,11 @@ def _reward(view: View) -> np.ndarray:
 
 
 def _carry(height_m: float):
-    """A goal with the peg (wherever it sits in the hand) over the hole and turned to fit."""
+    """A goal with the peg's foot (wherever it sits in the hand) over the hole and turned to fit."""
 
     def goal(view: View, last: np.ndarray) -> np.ndarray:
         tool, yaw = view.tool_m[:, 0], view.yaw_rad[:, 0]
-        slip = tool - view.position("peg")
+        slip = tool - _foot(view)
         turn = fold_angle(view.yaw("block") - view.yaw("peg"), np.pi / 2)
         height = view.position("block")[:, 2] + height_m
         return np.column_stack([view.position("block")[:, :2] + slip[:, :2], height + slip[:, 2], yaw + turn])
@@ -93,15 +97,22 @@ def _carry(height_m: float):
 
 
 def _script() -> tuple[Phase, ...]:
-    over_hole, inside = _DEPTH_M + _PEG_HALF_M + 0.03, _PEG_HALF_M + 0.004
+    over_hole, inside = _DEPTH_M + 0.03, 0.004
     return (
         Phase(above("peg", 0.14), reach_m=0.02, reach_rad=0.08),
         Phase(above("peg", 0.025), reach_m=0.007),
         Phase(stay, grip=1, steps=5),
         Phase(straight(TABLE_M + 0.2), grip=1, reach_m=0.03),
         Phase(_carry(over_hole + 0.02), grip=1, reach_xy_m=0.01, reach_rad=0.05),
-        Phase(_carry(over_hole - 0.02), grip=1, reach_m=0.003, reach_rad=0.02, speed_m=0.03),
-        Phase(_carry(inside), grip=1, reach_m=0.006, speed_m=0.02),
+        Phase(
+            _carry(over_hole - 0.02),
+            grip=1,
+            reach_m=0.0015,
+            reach_rad=0.02,
+            gain=0.5,
+            ready=lambda view: at_rest(view, "peg"),
+        ),
+        Phase(_carry(inside), grip=1, reach_m=0.006, speed_m=0.008, gain=0.7),
         Phase(stay, steps=5),
         Phase(straight(TABLE_M + 0.25)),
     )
