@@ -24,6 +24,7 @@ import torch
 import robolearn
 from robolearn.actor import PolicyActor
 from robolearn.benchmark import Options, Row, finish, parse_options
+from robolearn.errors import RobolearnError
 from robolearn.evaluation import EvalConfig, summarise
 from robolearn.files import read_json
 from robolearn.rollout import Outcome
@@ -101,7 +102,10 @@ def cell(
 
 def minutes(checkpoints: list[Path], steps: int) -> float:
     """Return the mean minutes that `steps` steps took in the runs of `checkpoints`."""
-    rates = [read_json(path.parent.parent / "result.json")["training"]["samples_per_s"] for path in checkpoints]
+    rates = [
+        read_json(path.parent.parent / "result.json", RobolearnError)["training"]["samples_per_s"]
+        for path in checkpoints
+    ]
     return float(np.mean([steps * 256 / rate / 60 for rate in rates]))
 
 
