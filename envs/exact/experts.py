@@ -54,6 +54,8 @@ class Script:
 
     object: str
     legs: tuple[Leg, ...]
+    carried: tuple[int, int] = (0, 0)  # legs [first, last) in which the object is held, else: the last leg, then anew
+    hold_m: float = 0.1  # how far the object's origin may be from the tool then
 
 
 class ExactExpert:
@@ -81,6 +83,9 @@ class ExactExpert:
             near &= np.abs(fold(direction - sense.fingers_rad, 2 * np.pi)) < leg.reach_rad
             over |= rows & ((near & (self._count >= leg.least)) | (self._count >= leg.most))
         action = _action(sense, goal, fingers, gain, close)
+        lost = np.linalg.norm(sense.object_m - sense.tool_m, axis=1) > self._script.hold_m
+        lost &= (self._leg >= self._script.carried[0]) & (self._leg < self._script.carried[1])
+        self._leg[lost], over = len(self._script.legs) - 2, over | lost
         self._count += 1
         self._leg[over] = (self._leg[over] + 1) % len(self._script.legs)  # after the last leg, another try
         self._count[over] = 0
@@ -181,6 +186,7 @@ _CAN = Script(
         Leg(_carry(_BIN_M, 0.92), reach_m=0.1, least=6, most=10),
         Leg(_raise_to(1.08), reach_m=-1.0, most=20),
     ),
+    carried=(4, 6),
 )
 
 _PEG_M = np.array([0.23, 0.10])
@@ -190,10 +196,17 @@ _HANDLE_M = 0.054  # from the nut's centre along its x axis
 
 
 def _handle(height_m: float) -> Callable:
+    """Return the goal above the nut's handle; the tool comes down only where it fits over it."""
+
     def goal(sense: Sense) -> tuple[np.ndarray, np.ndarray]:
         yaw = sense.object_yaw_rad
         offset = np.stack([_HANDLE_M * np.cos(yaw), _HANDLE_M * np.sin(yaw), np.full(len(yaw), height_m)], 1)
-        return sense.object_m + offset, _across(sense, np.pi / 2, np.pi)
+        aim, fingers = sense.object_m + offset, _across(sense, np.pi / 2, np.pi)
+        off = np.linalg.norm((aim - sense.tool_m)[:, :2], axis=1)
+        turned = np.abs(fold(fingers - sense.fingers_rad, 2 * np.pi))
+        low = np.where((off < 0.008) & (turned < 0.1), 0.02, 0.0)
+        aim[:, 2] = np.maximum(aim[:, 2], sense.tool_m[:, 2] - low) if height_m < 0.05 else aim[:, 2]
+        return aim, fingers
 
     return goal
 
@@ -224,7 +237,8 @@ def _over_peg(height_m: float, step_m: float = np.inf) -> Callable:
 _SQUARE = Script(
     "SquareNut",
     (
-        Leg(_handle(0.08), reach_m=0.015),
+        Leg(_handle(0.2), reach_m=0.04),
+        Leg(_handle(0.07), reach_m=0.01),
         Leg(_handle(0.0), reach_m=0.006),
         Leg(_handle(0.0), close=True, reach_m=0.05, reach_rad=1.0, least=8),
         Leg(_raise_to(1.02), close=True, reach_m=0.03),
@@ -234,6 +248,7 @@ _SQUARE = Script(
         Leg(_stay(0.0), reach_m=0.1, least=6, most=10),
         Leg(_raise_to(1.05), reach_m=-1.0, most=20),
     ),
+    carried=(5, 7),
 )
 
 EXPERTS: dict[str, Script] = {"Lift": _LIFT, "PickPlaceCan": _CAN, "NutAssemblySquare": _SQUARE}

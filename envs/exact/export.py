@@ -141,7 +141,7 @@ def open_peer(task: str, robots: str | tuple[str, ...], controller: str | Mappin
 
 
 def _repair_sawyer() -> None:
-    """Let MuJoCo 3.8 compile the Sawyer: one of its visual meshes encloses no volume."""
+    """Let MuJoCo 3.8 compile the Sawyer: some of its visual meshes enclose no volume."""
     from robosuite.models.robots import robot_model
 
     broken = robot_model.REGISTERED_ROBOTS["Sawyer"]
@@ -154,8 +154,7 @@ def _repair_sawyer() -> None:
         def __init__(self, idn: int = 0):
             super().__init__(idn=idn)
             for mesh in self.asset.findall("mesh"):
-                if mesh.get("name", "").endswith("head_1"):
-                    mesh.set("inertia", "shell")
+                mesh.set("inertia", "shell")  # its bodies state their inertia: no mesh decides one
 
     robot_model.register_robot(Sawyer)
 

@@ -68,6 +68,8 @@ def _solve_any(matrix, row, size):
     factor, answer = matrix.copy(), row.copy().reshape(1, size)
     if _solve(factor, answer, size):
         return answer[0]
+    if not np.isfinite(matrix).all():
+        return np.full(size, np.nan)  # diverged: seen by the environment
     return np.dot(np.linalg.pinv(matrix), row)
 
 
