@@ -138,6 +138,8 @@ def load(path: str | Path) -> Checkpoint:
         spec = Spec.from_dict(read_json(folder / "spec.json", CheckpointError))
         plain = read_json(folder / "transforms.json", CheckpointError)
         pipeline = Pipeline.from_plain(plain, _read_tensors(folder / "stats.safetensors"))
+        if pipeline.bind(spec) != pipeline:
+            raise CheckpointError("The transforms are not bound to the spec.", found=plain, do="save a bound pipeline")
     except CheckpointError:
         raise
     except RobolearnError as error:

@@ -62,11 +62,7 @@ class Learner:
         return metrics
 
     def losses(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return the mean loss of a transformed batch and the policy's metrics."""
-        batch = {
-            key: value.to(self.device, non_blocking=True) if torch.is_tensor(value) else value
-            for key, value in batch.items()
-        }
+        """Return the mean loss of a transformed batch on the device, and the policy's metrics."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
             per_sample, metrics = self._loss(batch)
         return per_sample.float().mean(), metrics

@@ -17,7 +17,7 @@ from robolearn.seeding import generator, shuffled_index
 from robolearn.spec import Feature, Spec
 from robolearn.transforms import Pipeline
 
-__all__ = ["TrainingData", "batches", "cached", "open_training_data", "sample_index", "validation_index"]
+__all__ = ["TrainingData", "batches", "cached", "open_training_data", "sample_index", "to_device", "validation_index"]
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def validation_index(size: int, batch_size: int, limit: int = 64) -> Iterator[np
     yield from np.array_split(spread, count)
 
 
-def cached(data: TrainingData, budget_mb: int) -> TrainingData:
-    """Return `data` with its transformed windows in memory, when they hold no pictures and fit the budget.
+def cached(data: TrainingData, budget_mb: int, device: torch.device) -> TrainingData:
+    """Return `data` with its transformed windows in the memory of `device`, without pictures and within the budget.
 
     The transforms work row by row, so a row is the same whether it is computed once or every time.
     """
@@ -95,17 +95,32 @@ def cached(data: TrainingData, budget_mb: int) -> TrainingData:
     row = sum(value.nbytes for value in probe.values() if torch.is_tensor(value))
     if row * len(data.windows) > budget_mb * 2**20:
         return data
-    return TrainingData(_Cached(data.windows, data.pipeline), data.validation, data.pipeline, data.spec)
+    return TrainingData(_Cached(data.windows, data.pipeline, device), data.validation, data.pipeline, data.spec)
 
 
 def batches(
-    data: TrainingData, config: RunConfig, slices: Sequence[int], first: int, last: int, pin: bool = False
+    data: TrainingData, config: RunConfig, slices: Sequence[int], first: int, last: int, device: torch.device
 ) -> Iterator[list[Batch]]:
-    """Yield, for the steps [first, last), the transformed `slices` of the step's batch that this process runs."""
-    steps = _Steps(data, config.seed, config.train.batch_size, config.train.accumulate, tuple(slices))
-    workers = config.train.workers
+    """Yield, for the steps [first, last), the `slices` of the step's batch that this process runs.
+
+    They come transformed on `device`: what is only tensor operations runs there, the rest in the workers.
+    """
+    workers, pin = config.train.workers, device.type == "cuda"
+    host, rest = data.pipeline.split() if pin else (data.pipeline, Pipeline())
     if isinstance(data.windows, _Cached):
-        workers = 0  # one index operation: handing it to another process would cost more
+        host = rest = Pipeline()
+        workers, pin = 0, False  # one index operation: handing it to another process would cost more
+    steps = _Steps(data.windows, host, config, tuple(slices))
+    for pieces in _loaded(steps, workers, pin, first, last):
+        yield [rest.forward(to_device(piece, device)) for piece in pieces]
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Return the batch with its tensors on `device`."""
+    return {key: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for key, v in batch.items()}
+
+
+def _loaded(steps: "_Steps", workers: int, pin: bool, first: int, last: int) -> Iterator[list[Batch]]:
     if workers == 0 and not pin:
         yield from (steps[step] for step in range(first, last))
         return
@@ -123,27 +138,23 @@ def batches(
 
 
 class _Steps(torch.utils.data.Dataset):
-    """Step number → list of transformed slices."""
+    """Step number → list of slices."""
 
-    def __init__(self, data: TrainingData, seed: int, batch_size: int, accumulate: int, slices: tuple[int, ...]):
-        self._windows, self._pipeline = data.windows, data.pipeline
-        self._seed, self._batch_size, self._accumulate, self._slices = seed, batch_size, accumulate, slices
+    def __init__(self, windows: WindowSource, pipeline: Pipeline, config: RunConfig, slices: tuple[int, ...]):
+        self._windows, self._pipeline, self._slices = windows, pipeline, slices
+        self._seed, self._batch_size = config.seed, config.train.batch_size
+        self._size = config.train.batch_size // config.train.accumulate
 
     def __getitem__(self, index: int) -> list[Batch]:
         rows = sample_index(len(self._windows), self._seed, index, self._batch_size)
-        size = self._batch_size // self._accumulate
-        return [self._slice(rows[i * size : (i + 1) * size]) for i in self._slices]
-
-    def _slice(self, index: np.ndarray) -> Batch:
-        if isinstance(self._windows, _Cached):
-            return self._windows.gather(index)
-        return self._pipeline.forward(self._windows.gather(index))
+        pieces = (rows[i * self._size : (i + 1) * self._size] for i in self._slices)
+        return [self._pipeline.forward(self._windows.gather(piece)) for piece in pieces]
 
 
 class _Cached:
     """All windows of a source, transformed once."""
 
-    def __init__(self, windows: WindowSource, pipeline: Pipeline, piece: int = 4096):
+    def __init__(self, windows: WindowSource, pipeline: Pipeline, device: torch.device, piece: int = 4096):
         self.spec = pipeline.transform_spec(windows.spec)
         size = len(windows)
         self._all: dict[str, torch.Tensor] = {}
@@ -153,13 +164,14 @@ class _Cached:
                 if torch.is_tensor(value):
                     store = self._all.setdefault(key, value.new_empty((size, *value.shape[1:])))
                     store[start:stop] = value
-        self._size = size
+        self._size, self._device = size, device
+        self._all = {key: value.to(device) for key, value in self._all.items()}
 
     def __len__(self) -> int:
         return self._size
 
     def gather(self, index: np.ndarray) -> Batch:
-        rows = torch.as_tensor(index)
+        rows = torch.as_tensor(index).to(self._device)
         return {key: value.index_select(0, rows) for key, value in self._all.items()}
 
 
@@ -189,7 +201,7 @@ class _Renamed:
 
 
 def _windows(config: RunConfig, source: EpisodeSource, keys: Sequence[str], episodes: Sequence[int]) -> WindowSource:
-    build = resolve("loader", "windows")
+    build = resolve("loader", config.data.loader)
     return build(source, config.policy.history, config.policy.chunk, tuple(keys), list(episodes))
 
 

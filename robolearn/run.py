@@ -16,6 +16,7 @@ __all__ = ["DataConfig", "RunConfig", "TrainConfig", "parse_run"]
 class DataConfig:
     """Which recorded frames are learned from.
 
+    `loader` is the registered way to cut windows: in memory, cached on disk, or decoded on demand.
     `keys` picks observations (all when empty), after `rename` (new name → name in the dataset);
     `transforms` come before the policy's own, as plain data with registered names.
     """
@@ -23,6 +24,7 @@ class DataConfig:
     path: str
     kind: str = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
+    loader: str = "windows"
     keys: tuple[str, ...] = ()
     episodes: tuple[int, ...] | None = None
     validation_fraction: float = 0.0

@@ -19,7 +19,7 @@ from robolearn.distributed import Processes, join
 from robolearn.errors import CheckpointError, ConfigError
 from robolearn.files import plain_json, write_file
 from robolearn.learner import Learner, learning_rate, precision, reseed
-from robolearn.loading import TrainingData, batches, cached, open_training_data, validation_index
+from robolearn.loading import TrainingData, batches, cached, open_training_data, to_device, validation_index
 from robolearn.metrics import MetricsLog
 from robolearn.provenance import provenance
 from robolearn.run import RunConfig
@@ -170,8 +170,9 @@ class _Loop:
         """Train to the last step or until `stopped`; returns the last checkpoint."""
         options, progress = self.config.train, self.progress
         slices = self.learner.processes.slices(options.accumulate)
-        pin = self.learner.device.type == "cuda"
-        feed = batches(cached(self.data, options.cache_mb), self.config, slices, progress.step, options.steps, pin)
+        device = self.learner.device
+        data = cached(self.data, options.cache_mb, device)
+        feed = batches(data, self.config, slices, progress.step, options.steps, device)
         saved = None
         mark_s = time.perf_counter()
         for pieces in feed:
@@ -231,7 +232,7 @@ class _Loop:
         with torch.no_grad():
             for number, index in enumerate(validation_index(len(windows), self.config.train.batch_size)):
                 reseed(derive_seed(self.config.seed, "validation", number), self.learner.device)
-                batch: Batch = self.data.pipeline.forward(windows.gather(index))
+                batch: Batch = to_device(self.data.pipeline.forward(windows.gather(index)), self.learner.device)
                 total, count = total + float(self.learner.losses(batch)[0]) * len(index), count + len(index)
         self.learner.swap_ema()
         self.learner.policy.train()

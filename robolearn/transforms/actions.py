@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch.nn.functional import pad
@@ -30,6 +30,8 @@ class RelativeAction:
     key: str = "observation.state"
     angles: tuple[Entry, ...] = ()
     name: str = "relative_action"
+
+    on_device: ClassVar[bool] = True
 
     def bind(self, spec: Spec) -> "RelativeAction":
         entries, angles = _bind(self.name, self.entries, self.angles, self.key, spec)
@@ -63,6 +65,8 @@ class DeltaAction:
     angles: tuple[Entry, ...] = ()
     name: str = "delta_action"
 
+    on_device: ClassVar[bool] = True
+
     def bind(self, spec: Spec) -> "DeltaAction":
         entries, angles = _bind(self.name, self.entries, self.angles, self.key, spec)
         return replace(self, entries=entries, angles=angles)
@@ -92,6 +96,8 @@ class AbsoluteAction:
     angles: tuple[Entry, ...] = ()
     name: str = "absolute_action"
 
+    on_device: ClassVar[bool] = True
+
     def bind(self, spec: Spec) -> "AbsoluteAction":
         entries, angles = _bind(self.name, self.entries, self.angles, self.key, spec)
         return replace(self, entries=entries, angles=angles)
@@ -118,6 +124,8 @@ class Pad:
     size: int
     width: int | None = None
     name: str = "pad"
+
+    on_device: ClassVar[bool] = True
 
     def bind(self, spec: Spec) -> "Pad":
         width = _width(self.key, spec)

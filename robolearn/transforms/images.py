@@ -26,6 +26,7 @@ class ImageToFloat:
     name: str = "image_to_float"
 
     pixels: ClassVar[bool] = True
+    on_device: ClassVar[bool] = True
 
     def bind(self, spec: Spec) -> "ImageToFloat":
         pictures = [key for key, feature in spec.observations.items() if feature.kind == "image"]

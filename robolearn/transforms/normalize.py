@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -30,12 +30,15 @@ class Normalize:
     floor: float = 1e-4
     name: str = "normalize"
     stats: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    _affine: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    on_device: ClassVar[bool] = True
 
     def __post_init__(self):
         if not self.floor > 0:
             raise ConfigError("The floor of normalize is positive.", found=self.floor, expected="> 0")
-        affine = {key: _affine(key, mode, self.stats, self.floor) for key, mode in self._learned() if self.stats}
-        object.__setattr__(self, "_affine", affine)
+        for key, mode in self._learned() if self.stats else ():
+            self._affine[key] = _affine(key, mode, self.stats, self.floor)
 
     @property
     def fitted(self) -> bool:
@@ -54,6 +57,10 @@ class Normalize:
                     found=", ".join(modes) or "none",
                     do=f"add '{key}: identity', another mode, or '*' for all",
                 )
+        for key, (centre, _) in self._affine.items():
+            shape = (spec.action.dim,) if key == "action" else spec.observations[key].shape
+            if centre.shape != (shape or (1,)):
+                raise SpecError(f"Statistics do not fit '{key}'.", found=tuple(centre.shape), expected=shape)
         return replace(self, modes={key: modes[key] if key in modes else self.modes["*"] for key in signals})
 
     def fit(self, batches: Iterable[Batch]) -> "Normalize":
@@ -72,16 +79,16 @@ class Normalize:
         result = dict(batch)
         for key, _ in self._learned():
             if key in batch or key != "action":
-                centre, scale = self._pair(key)
                 value = lookup(batch, key)
-                result[key] = (value - centre.to(value.device)) / scale.to(value.device)
+                centre, scale = self.affine(key, value.device)
+                result[key] = (value - centre) / scale
         return result
 
     def inverse(self, action: torch.Tensor, batch: Batch) -> torch.Tensor:
         if self.modes.get("action", "identity") == "identity":
             return action
-        centre, scale = self._pair("action")
-        return action * scale.to(action.device) + centre.to(action.device)
+        centre, scale = self.affine("action", action.device)
+        return action * scale + centre
 
     def transform_spec(self, spec: Spec) -> Spec:
         learned = dict(self._learned())
@@ -94,13 +101,19 @@ class Normalize:
     def _learned(self) -> Iterable[tuple[str, Mode]]:
         return ((key, mode) for key, mode in self.modes.items() if mode != "identity")
 
-    def _pair(self, key: str) -> tuple[torch.Tensor, torch.Tensor]:
-        affine: dict[str, tuple[torch.Tensor, torch.Tensor]] = getattr(self, "_affine")  # noqa: B009
-        if key not in affine:
+    def affine(self, key: str, device: torch.device | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return centre and scale of a key: forward is (value - centre) / scale."""
+        if key not in self._affine:
+            known = [name for name in self._affine if isinstance(name, str)]
             raise SpecError(
-                f"normalize has no statistics for '{key}'.", expected=suggest(key, affine), do="fit it on the data"
+                f"normalize has no statistics for '{key}'.", expected=suggest(key, known), do="fit it on the data"
             )
-        return affine[key]
+        if device is None or device.type == "cpu":
+            return self._affine[key]
+        if (key, device) not in self._affine:  # copied once, not in every step
+            centre, scale = self._affine[key]
+            self._affine[key, device] = (centre.to(device), scale.to(device))
+        return self._affine[key, device]
 
 
 def _affine(key: str, mode: Mode, stats: Mapping[str, Any], floor: float) -> tuple[torch.Tensor, torch.Tensor]:

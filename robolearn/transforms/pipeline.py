@@ -1,6 +1,7 @@
 """A sequence of paired transforms: encode, decode, fit, save, load."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,8 +22,8 @@ class Pipeline:
     """Transforms in the order of `forward`; `decode` runs their inverses backwards.
 
     A transform may also have `bind(spec)` (turns names into indices), `fit(batches)` (learns its
-    `stats` from the data after the transforms before it), `fitted` (whether it has them) and
-    `pixels` (it only touches pictures, so fitting passes it by).
+    `stats` from the data after the transforms before it), `fitted` (whether it has them), `pixels`
+    (it only touches pictures, so fitting passes it by) and `on_device` (tensor operations only).
     """
 
     transforms: tuple[Transform, ...] = ()
@@ -52,6 +53,13 @@ class Pipeline:
         for transform in self.transforms:
             spec = transform.transform_spec(spec)
         return spec
+
+    def split(self) -> tuple["Pipeline", "Pipeline"]:
+        """Return the part for loader workers and the rest, which can run where the network is."""
+        first = len(self.transforms)
+        while first and getattr(self.transforms[first - 1], "on_device", False):
+            first -= 1
+        return Pipeline(self.transforms[:first]), Pipeline(self.transforms[first:])
 
     def bind(self, spec: Spec) -> "Pipeline":
         """Return the pipeline with names resolved against `spec`; raises `SpecError` for what it lacks."""
@@ -93,8 +101,7 @@ class Pipeline:
         for i, transform in enumerate(self.transforms):
             stats = getattr(transform, "stats", {})
             tensors.update({f"{i}/{key}": value for key, value in stats.items()})
-            bare = dataclasses.replace(transform, stats={}) if stats else transform  # ty: ignore[invalid-argument-type]
-            plain.append({key: value for key, value in to_dict(bare).items() if key != "stats"})
+            plain.append(_plain(transform))
         return plain, tensors
 
     @classmethod
@@ -119,6 +126,12 @@ class Pipeline:
     ) -> Iterator[Batch]:
         for start in progress(range(0, len(windows), batch_size)):
             yield self.forward(windows.gather(np.arange(start, min(start + batch_size, len(windows)))))
+
+
+def _plain(transform: Any) -> dict[str, Any]:
+    """Return the options of a transform as JSON data: what it was constructed with, without statistics."""
+    fields = [field.name for field in dataclasses.fields(transform) if field.init and field.name != "stats"]
+    return json.loads(json.dumps({name: getattr(transform, name) for name in fields}, default=to_dict))
 
 
 def _transform(item: Any, stats: Mapping[str, torch.Tensor], where: str) -> Transform:

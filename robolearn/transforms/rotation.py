@@ -5,6 +5,7 @@ Forms: "yaw" (about z), "euler_xyz" (extrinsic x, y, z: R = Rz Ry Rx), "axis_ang
 """
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 
@@ -31,6 +32,8 @@ class ConvertRotation:
     start: int
     key: str = "action"
     name: str = "convert_rotation"
+
+    on_device: ClassVar[bool] = True
 
     def __post_init__(self):
         for form in (self.source, self.target):

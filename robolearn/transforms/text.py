@@ -31,7 +31,7 @@ class EmbedText:
         return {**self.__dict__, "_cache": {}}
 
     def bind(self, spec: Spec) -> "EmbedText":
-        return replace(self, dim=_open(self.encoder).dim)
+        return self if self.dim else replace(self, dim=_open(self.encoder).dim)
 
     def forward(self, batch: Batch) -> Batch:
         texts = list(lookup(batch, self.key))

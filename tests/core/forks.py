@@ -32,8 +32,8 @@ def train(config: dict) -> dict:
     return {**result.to_dict(), "generator": generator}
 
 
-def save_for_ever(source: str, run: str) -> dict:
-    """Save the checkpoint `source` under ever higher steps."""
+def save_for_ever(source: str, run: str, log: str) -> dict:
+    """Save the checkpoint `source` under ever higher steps; each that is done is a line of `log`."""
     content = checkpoint.load(source)
     state = checkpoint.load_training_state(source)
     present = [int(folder.name[5:14]) for folder in checkpoint.folders(Path(run))]
@@ -43,6 +43,8 @@ def save_for_ever(source: str, run: str) -> dict:
         folder = Path(run) / "checkpoints" / f"step_{step:09d}"
         checkpoint.save(folder, _at(content, step), _at(state, step))
         checkpoint.prune(Path(run), 2)
+        with open(log, "a") as file:
+            file.write(f"{step}\n")
 
 
 def _at(item, step: int):
