@@ -37,7 +37,7 @@ _FIFO_PRIORITY = 60
 class Child:
     """A process of ours; requests get one answer each."""
 
-    def __init__(self, role: str, options: Mapping[str, Any], timeout_s: float = 60.0):
+    def __init__(self, role: str, options: Mapping[str, Any], timeout_s: float = 180.0):
         command = [sys.executable, "-m", "robolearn.hardware.processes", role, json.dumps(options)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         self.role, self._timeout_s = role, timeout_s

@@ -22,6 +22,7 @@ from robolearn.robots import Arm
 __all__ = ["RobotSession"]
 
 _MODES = tuple(Mode)
+_STILL_RAD_S = 0.02
 _IMAGE, _FLOATS = "sensor_msgs/msg/Image", "std_msgs/msg/Float64MultiArray"
 
 
@@ -75,10 +76,11 @@ class RobotSession:
         return str(self.executor.request(verb)["mode"])
 
     def rest(self) -> None:
-        """Hold, come to rest and disarm."""
-        if self.mode() in (Mode.RAMP_IN, Mode.RUN):
-            self.request("hold")
+        """Hold, come to rest and disarm; returns when the arm itself stands still."""
+        self.request("hold")
         wait_for(self._disarmed, 5.0, "Coming to rest")
+        wait_for(lambda: self.mode() == Mode.DISARMED, 5.0, "A report of it")
+        wait_for(lambda: np.abs(self.reading().state.velocity_rad_s).max() < _STILL_RAD_S, 10.0, "Standing still")
 
     def _disarmed(self) -> bool:
         try:

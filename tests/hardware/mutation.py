@@ -59,6 +59,12 @@ def mutants(module: str) -> Iterator[Mutant]:
             )
 
 
+def count(module: str) -> int:
+    """Return how many mutants a module has."""
+    tree = ast.parse((ROOT / "hardware" / f"{module}.py").read_text())
+    return sum(1 for node in ast.walk(tree) for _ in _changes(node))
+
+
 def _changes(node: ast.AST) -> Iterator[tuple[str, Callable[[ast.AST], None]]]:
     if isinstance(node, ast.Compare):
         for other in _OTHER.get(type(node.ops[0]), ()):

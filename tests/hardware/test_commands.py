@@ -61,7 +61,7 @@ def config():
         rate_hz=100.0,
         gripper_topic="/gripper_controller/commands",
         gripper_joint="finger_joint1",
-        connect_s=60.0,
+        connect_s=120.0,
     )
     signals = {"observation.environment_state": "/environment_state"}
     domain = 40 + os.getpid() % 25
@@ -86,34 +86,12 @@ def test_check_looks_without_moving(config):
     assert "brakes" in report["when_we_die"]
 
 
-def test_record_then_replay(config):
-    sinks = []
-
-    def open_sink(spec):
-        sinks.append(ListSink(spec))
-        return sinks[-1]
-
-    moves = [Twist()] * 10 + [Twist((0.0, 0.0, 0.5), gripper=-1.0)] * 20 + [Twist()] * 5
-    device = Scripted([*moves, Twist(mark="discard"), *moves, Twist(mark="success")])
-    result = commands.record(config, device, open_sink, "lift the tool", episodes=1)
-    (sink,) = sinks
-    if result["status"]["command_age"] or result["status"]["stall"] or result["status"]["state_age"]:
-        pytest.skip("this machine is too busy to stream in real time")
-    assert result["episodes"] == 1
-    assert sink.closed
-    ((frames, metadata),) = sink.episodes
-    assert metadata["success"] is True
-    assert len(frames) == 36
-    times = np.array([frame["timestamp"] for frame in frames])
-    assert times[0] == 0
-    assert (np.diff(times) > 0).all()
-    actions = np.array([frame["action"] for frame in frames])
-    assert actions.shape == (36, 8)
-    assert actions[-1, 7] < actions[0, 7]
-    assert frames[0]["task"] == "lift the tool"
-    assert all(frame["intervention"][0] == 1.0 for frame in frames)
-    report = commands.replay(config, Recorded(sink), 0)
-    assert report["frames"] > 1
+def test_teleoperation_in_real_time_ends_disarmed(config):
+    """What is recorded is tested on the simulated clock; here the processes must start, answer and end."""
+    device = Scripted([Twist()] * 5 + [Twist((0.0, 0.0, 0.5))] * 10 + [Twist(mark="stop")])
+    result = commands.teleop(config, device, seconds=30.0)
+    assert result["status"]["ticks"] > 0
+    assert result["status"]["mode"] == "disarmed"
 
 
 def test_only_joint_targets_are_replayed(config):
