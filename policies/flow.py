@@ -27,12 +27,21 @@ class PrefixConfig:
     """How sampling respects actions that are already committed.
 
     `hard` overwrites them along the path; `guided` steers by gradients (arXiv 2506.07339): of a
-    prefix of P actions the first `frozen` count fully (all without it), the rest ever less.
+    prefix of P actions the first `frozen` count fully (all without it), the rest ever less. `warm` takes
+    the prefix for the rest of the last chunk and samples anew only from time `begin` on, with the
+    steps that are left (warm start of the real-time iteration scheme, arXiv 2508.05396).
     """
 
-    name: Literal["hard", "guided"] = "hard"
+    name: Literal["hard", "guided", "warm"] = "hard"
     frozen: int | None = None
     strength: float = 5.0
+    begin: float = 0.5
+
+    def __post_init__(self):
+        if not 0 <= self.begin < 1 or self.strength <= 0 or (self.frozen is not None and self.frozen < 0):
+            raise ConfigError(
+                "Prefix options are out of range.", found=self, expected="0 <= begin < 1, strength > 0, frozen >= 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -82,11 +91,20 @@ class FlowPolicy(ChunkPolicy):
             return integrate(velocity, noise, self.config.steps, self.config.solver)
         if self.config.prefix.name == "guided":
             return self._sample_guided(obs, noise, prefix)
+        if self.config.prefix.name == "warm":
+            return self._sample_warm(velocity, noise, prefix)
 
         def pin(x: Tensor, time: float) -> Tensor:
             return pin_prefix(x, torch.lerp(noise[:, : prefix.shape[1]], prefix, time))
 
         return integrate(velocity, noise, self.config.steps, self.config.solver, pin)
+
+    def _sample_warm(self, velocity: Velocity, noise: Tensor, prefix: Tensor) -> Tensor:
+        begin = self.config.prefix.begin
+        steps = max(1, round(self.config.steps * (1 - begin)))
+        held = prefix[:, -1:].expand(-1, self.spec.chunk - prefix.shape[1], -1)
+        start = torch.lerp(noise, torch.cat([prefix, held], 1), begin)
+        return integrate(velocity, start, steps, self.config.solver, begin=begin)
 
     def flow_field(self, obs: Batch, count: int) -> Velocity:
         """Return the velocity of `count` observations, a function of (x [B,K,A], time [B])."""

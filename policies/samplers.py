@@ -45,19 +45,20 @@ def integrate(
     steps: int,
     solver: Solver = "euler",
     pin: Callable[[Tensor, float], Tensor] | None = None,
+    begin: float = 0.0,
 ) -> Tensor:
-    """Solve dx/dt = velocity(x, t) from `noise` at t=0 to t=1 in equal steps.
+    """Solve dx/dt = velocity(x, t) from `noise` at t=`begin` to t=1 in equal steps.
 
     `pin(x, t)` may overwrite what is known of x at time t before every evaluation.
     """
-    x, size = noise, 1.0 / steps
+    x, size = noise, (1.0 - begin) / steps
 
     def evaluate(state: Tensor, time: float) -> Tensor:
         state = state if pin is None else pin(state, time)
         return velocity(state, state.new_full((len(state),), time))
 
     for step in range(steps):
-        time = step * size
+        time = begin + step * size
         slope = evaluate(x, time)
         if solver == "midpoint":
             slope = evaluate(x + slope * (size / 2), time + size / 2)

@@ -13,7 +13,7 @@ import numpy as np
 from robolearn.contracts import Actor, Controller, VectorEnv
 from robolearn.errors import ConfigError, RobolearnError
 from robolearn.intervals import Interval, bootstrap_mean, wilson
-from robolearn.rollout import Outcome, PolicyController, RandomController, StepRecord, rollout
+from robolearn.rollout import Continuity, Outcome, PolicyController, RandomController, StepRecord, rollout
 from robolearn.spec import require
 
 __all__ = ["EvalConfig", "EvalResult", "evaluate", "evaluate_controller", "evaluate_random", "summarise", "write_json"]
@@ -29,6 +29,7 @@ class EvalConfig:
     execute: int = 8  # actions executed of each chunk before the next decision
     delay_steps: int = 0  # steps of inference latency to simulate
     temperature: float = 1.0  # scale of the policy's noise; 0 takes the most typical chunk
+    continuity: Continuity = "none"  # what a chunk knows of the one before
     videos: int = 1  # episodes to film
 
     def __post_init__(self):
@@ -91,7 +92,7 @@ def evaluate(
     config = config or EvalConfig()
     require(env.spec, actor.spec, ("environment", "policy"))
     controller = PolicyController(
-        actor, env.num_envs, config.execute, config.seed, config.delay_steps, config.temperature
+        actor, env.num_envs, config.execute, config.seed, config.delay_steps, config.temperature, config.continuity
     )
     return evaluate_controller(controller, env, config, episodes=episodes, on_step=on_step)
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from robolearn.errors import NumericsError
 
-__all__ = ["ChunkPlan"]
+__all__ = ["BlendedPlan", "ChunkPlan"]
 
 
 class ChunkPlan:
@@ -67,3 +67,32 @@ class ChunkPlan:
         first = np.clip(self.index(now_s)[rows], 0, size - 1)
         steps = np.minimum(first[:, None] + np.arange(size), size - 1)
         return self._actions[rows[:, None], steps]
+
+
+class BlendedPlan(ChunkPlan):
+    """Averages all chunks that predict an action (temporal ensembling, arXiv 2304.13705, algorithm 2).
+
+    Prediction i of an action, the oldest being 0, weighs exp(-decay·i).
+    """
+
+    def __init__(self, rows: int, chunk: int, dim: int, period_s: float, decay: float = 0.01):
+        super().__init__(rows, chunk, dim, period_s)
+        self._totals = np.cumsum(np.exp(-decay * np.arange(chunk + 1)))
+        self._counts = np.zeros((rows, chunk), np.int64)
+
+    def restart(self, rows: np.ndarray) -> None:
+        super().restart(rows)
+        self._counts[rows] = 0
+
+    def splice(self, rows: np.ndarray, start_s: np.ndarray, actions: np.ndarray) -> None:
+        size = self._actions.shape[1]
+        shift = np.floor((start_s - self._start_s[rows]) / self.period_s + 1e-6)
+        shift = np.where(np.isnan(shift), size, shift).astype(np.int64)
+        index = shift[:, None] + np.arange(size)
+        kept = np.minimum(index, size - 1)
+        counts = np.where(index < size, self._counts[rows[:, None], kept], 0)
+        before = np.where(counts > 0, self._totals[counts - 1], 0.0) / self._totals[counts]
+        known = np.where((counts > 0)[..., None], self._actions[rows[:, None], kept], 0.0)
+        blended = before[..., None] * known + (1 - before)[..., None] * actions
+        super().splice(rows, start_s, blended)
+        self._counts[rows] = np.minimum(counts + 1, size)

@@ -24,6 +24,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "meanflow": "robolearn.policies.meanflow:MeanFlowConfig",
         "ranked": "robolearn.policies.ranked:RankedConfig",
         "regression": "robolearn.policies.regression:RegressionConfig",
+        "streaming": "robolearn.policies.streaming:StreamingConfig",
         "tokens": "robolearn.policies.tokens:TokenConfig",
     },
     # Storage kinds: `open(path, options) -> EpisodeSource`; "auto" detects the kind.
@@ -50,6 +51,8 @@ _TABLE: dict[str, dict[str, str]] = {
         "pick_place": "robolearn.envs.suite:TaskConfig",
         "pick_place_language": "robolearn.envs.suite:TaskConfig",
         "pusht": "robolearn.envs.pusht:PushTConfig",
+        "robolearn/*": "robolearn.envs.suite:TaskConfig",
+        "metaworld/*": "robolearn.envs.metaworld:MetaWorldConfig",
         "robosuite/*": "robolearn.envs.robosuite:RobosuiteConfig",
     },
     # Paired transforms: a frozen dataclass implementing `contracts.Transform`.

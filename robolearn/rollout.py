@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from robolearn.buffer import ObservationBuffer
 from robolearn.contracts import Actor, Controller, Expert, Observations, VectorEnv
 from robolearn.errors import EnvError
-from robolearn.plan import ChunkPlan
+from robolearn.plan import BlendedPlan, ChunkPlan
 from robolearn.seeding import derive_seed, generator, policy_noise
 
 __all__ = [
+    "Continuity",
     "Disturbance",
     "ExpertController",
     "Outcome",
@@ -24,6 +25,8 @@ __all__ = [
     "rollout",
     "steps",
 ]
+
+Continuity = Literal["none", "committed", "rest", "blend"]
 
 
 @dataclass(frozen=True)
@@ -146,10 +149,19 @@ class PolicyController:
     A row asks for a new chunk every `execute` steps of its episode. With `delay_steps` > 0 the new
     chunk arrives that many steps after its observation, as on a robot. Noise is a function of
     (seed, episode, decision), times `temperature`: below 1, samples keep to the likely actions.
+    `continuity` says what a new chunk knows of the one before: nothing, the actions `committed` by the
+    delay, or its `rest`; `blend` averages all chunks that predict an action.
     """
 
     def __init__(
-        self, actor: Actor, rows: int, execute: int, seed: int, delay_steps: int = 0, temperature: float = 1.0
+        self,
+        actor: Actor,
+        rows: int,
+        execute: int,
+        seed: int,
+        delay_steps: int = 0,
+        temperature: float = 1.0,
+        continuity: Continuity = "none",
     ):
         spec = actor.spec
         if execute < 1 or delay_steps > execute or execute + delay_steps > spec.chunk:
@@ -162,7 +174,9 @@ class PolicyController:
         self.delay_steps, self.temperature = delay_steps, np.float32(temperature)
         self._period_s = 1.0 / spec.rate_hz
         self._buffer = ObservationBuffer(rows, spec.history, self._period_s)
-        self._plan = ChunkPlan(rows, spec.chunk, spec.action.dim, self._period_s)
+        self._known = {"committed": delay_steps, "rest": spec.chunk - execute}.get(continuity, 0)
+        plan = BlendedPlan if continuity == "blend" else ChunkPlan
+        self._plan = plan(rows, spec.chunk, spec.action.dim, self._period_s)
         self._episode = np.full(rows, -1)
         self._step = np.zeros(rows, np.int64)
         self._late: dict[int, tuple[int, np.ndarray]] = {}  # row → (step it was asked at, its chunk)
@@ -195,9 +209,15 @@ class PolicyController:
                 for row in rows
             ]
         )
-        chunks = self.actor.act(self._buffer.window(rows), self.temperature * noise)
-        for row, chunk in zip(rows, chunks, strict=True):
-            self._late[int(row)] = (int(self._step[row]), chunk)
+        now_s = self._step * self._period_s
+        running = (self._plan.index(now_s)[rows] >= 0) & (self._known > 0)
+        for told in (True, False):
+            part = rows[running == told]
+            if len(part):
+                prefix = self._plan.remaining(part, now_s)[:, : self._known] if told else None
+                chunks = self.actor.act(self._buffer.window(part), self.temperature * noise[running == told], prefix)
+                for row, chunk in zip(part, chunks, strict=True):
+                    self._late[int(row)] = (int(self._step[row]), chunk)
         self._deliver(rows)
 
     def _deliver(self, rows: np.ndarray) -> None:

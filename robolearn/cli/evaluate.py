@@ -107,7 +107,9 @@ def film_policy(
     env = build_env(options, 1)
 
     def controller(env: VectorEnv) -> Controller:
-        return PolicyController(actor, 1, config.execute, config.seed, config.delay_steps, config.temperature)
+        return PolicyController(
+            actor, 1, config.execute, config.seed, config.delay_steps, config.temperature, config.continuity
+        )
 
     try:
         return film(env, controller, chosen, config.seed, out)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from robolearn.contracts import Batch
 from robolearn.errors import ConfigError, SpecError, suggest
 from robolearn.nets.layers import Shapes
+from robolearn.nets.points import PointEncoder
 from robolearn.nets.vision import ResNetConfig
 from robolearn.spec import Spec
 
@@ -22,9 +23,10 @@ class EncoderConfig:
     signal_width: int = 0
     text_width: int = 64
     image: ResNetConfig = field(default_factory=ResNetConfig)
+    points_width: int = 64
 
     def __post_init__(self):
-        if self.signal_width < 0 or self.text_width < 0:
+        if self.signal_width < 0 or self.text_width < 0 or self.points_width < 1:
             raise ConfigError("Encoder widths are not negative.", found=self, expected="0 or more")
 
 
@@ -32,18 +34,18 @@ class ObservationEncoder(nn.Module):
     """Encodes a batch by the kinds of its spec.
 
     Signals [B,T,S] are joined into one group of T tokens, images [B,T,C,H,W] give T tokens per camera,
-    text [B,D] gives one token.
+    points [B,T,N,C] T tokens per cloud, text [B,D] one token.
     """
 
     def __init__(self, config: EncoderConfig, spec: Spec):
         super().__init__()
         kinds = {feature.kind for feature in spec.observations.values()}
-        unknown = kinds - {"signal", "image", "text"}
+        unknown = kinds - {"signal", "image", "points", "text"}
         if unknown or not kinds:
             raise SpecError(
                 "The encoder cannot read these observations.",
                 found=", ".join(sorted(unknown)) or "no observations",
-                expected="signal, image and text features",
+                expected="signal, image, points and text features",
             )
         self.history = spec.history
         self._keys = {kind: [key for key, f in spec.observations.items() if f.kind == kind] for kind in kinds}
@@ -55,6 +57,10 @@ class ObservationEncoder(nn.Module):
         if "image" in kinds:
             self.image = _image_encoders(config.image, spec, self._keys["image"])
             shapes += [(spec.history, config.image.width)] * len(self._keys["image"])
+        if "points" in kinds:
+            channels = [spec.observations[key].shape[-1] for key in self._keys["points"]]
+            self.points = nn.ModuleList(PointEncoder(count, config.points_width) for count in channels)
+            shapes += [(spec.history, config.points_width)] * len(channels)
         if "text" in kinds:
             sizes = [_size(spec, key) for key in self._keys["text"]]
             self.text = nn.ModuleList(
@@ -73,6 +79,8 @@ class ObservationEncoder(nn.Module):
             images = self._read(batch, key)
             encoder = self.image[i % len(self.image)]
             groups.append(encoder(images.flatten(0, 1)).unflatten(0, images.shape[:2]))
+        for encoder, key in zip(getattr(self, "points", ()), self._keys.get("points", ()), strict=True):
+            groups.append(encoder(self._read(batch, key)))
         for project, key in zip(getattr(self, "text", ()), self._keys.get("text", ()), strict=True):
             vector = self._read(batch, key)
             groups.append(project(F.layer_norm(vector, vector.shape[-1:]))[:, None])

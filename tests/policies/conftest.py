@@ -37,6 +37,7 @@ class Workbench:
             "observation.images.front": Feature("image", (3, 32, 40)),
             "observation.images.wrist": Feature("image", (3, 32, 40)),
             "observation.language": Feature("text", (12,)),
+            "observation.points": Feature("points", (9, 3)),
         },
     )
 
