@@ -35,7 +35,11 @@ def test_the_demo_leaves_everything(home):
     assert {"wall_s", "versions", "git_revision", "config_hash", "outcomes"} <= set(result)
     assert [outcome["episode"] for outcome in result["outcomes"]] == [0, 1, 2]
     assert len({outcome["seed"] for outcome in result["outcomes"]}) == 3
-    assert {"demonstrations", "training", "evaluation", "video", "total"} == set(result["wall_s"])
+    assert {"demonstrations", "training", "evaluation", "baselines", "video", "total"} == set(result["wall_s"])
+    assert {name: found["success_rate"] for name, found in result["baselines"].items()} == {
+        "random actions": 0.0,
+        "untrained policy": 0.0,
+    }
     assert list(out.glob("*.mp4"))
     assert "data:video/mp4" in (out / "report.html").read_text()
     assert [row["step"] for row in read_metrics(out)] == [4, 8, 12]

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robolearn.actor import load
+import torch
+
+from robolearn.actor import PolicyActor, load
 from robolearn.cli.arguments import Arguments, parse_arguments
 from robolearn.cli.compose import compose_config, jobs
 from robolearn.cli.evaluate import EpisodeCounter, build_env, evaluate_with_bar, film_policy, show_result
@@ -15,11 +17,11 @@ from robolearn.cli.train import train_with_bar
 from robolearn.collect import CollectConfig, collect
 from robolearn.config import parse
 from robolearn.errors import EnvError
-from robolearn.evaluation import summarise
+from robolearn.evaluation import EvalResult, evaluate_controller, summarise
 from robolearn.metrics import read_metrics
 from robolearn.registry import resolve
 from robolearn.report import write_report
-from robolearn.rollout import ExpertController, SmoothNoise
+from robolearn.rollout import ExpertController, PolicyController, RandomController, SmoothNoise
 from robolearn.run import RunConfig, parse_run
 
 __all__ = ["Demo", "main", "parse_demo"]
@@ -74,14 +76,17 @@ def _run(given: Arguments, number: str) -> None:
     actor = load(trained.checkpoint, demo.run.device)
     with job.stage("evaluation"):
         result = evaluate_with_bar(actor, demo.env, demo.run.eval)
+    with job.stage("baselines"):
+        floor = _baselines(demo, actor)
     with job.stage("video"):
         videos = film_policy(actor, demo.env, demo.run.eval, result, out)
-    baselines = {"policy": result.to_dict(), "scripted expert, disturbed": expert}
-    content = job.finish({**result.to_dict(), "demonstrations": expert})
+    baselines = {"policy": result.to_dict(), "scripted expert, disturbed": expert, **floor}
+    content = job.finish({**result.to_dict(), "demonstrations": expert, "baselines": floor})
     title = f"{demo.env['name']}: {plain['policy']['name']} policy from {expert['saved']} demonstrations"
     metrics = read_metrics(out)
     report = write_report(out / "report.html", title, {**content, "baselines": baselines}, metrics, videos)
-    times = [(f"{stage} [s]", f"{seconds:.1f}") for stage, seconds in content["wall_s"].items()]
+    times = [(name, f"{found['success_rate']:.1%}") for name, found in floor.items()]
+    times += [(f"{stage} [s]", f"{seconds:.1f}") for stage, seconds in content["wall_s"].items()]
     show_result(result, [out / "dataset", trained.checkpoint, *videos, report, out / "result.json"], times)
 
 
@@ -107,6 +112,36 @@ def _demonstrate(demo: Demo, folder: Path) -> dict[str, Any]:
     finally:
         sink.close()
         env.close()
-    found = summarise(outcomes, 1.0).to_dict()
-    kept = {key: found[key] for key in ("success_rate", "ci_low", "ci_high", "episodes")}
-    return {**kept, "saved": sum(outcome.success for outcome in outcomes) if config.only_successes else len(outcomes)}
+    return {
+        **_rates(summarise(outcomes, 1.0)),
+        "saved": sum(outcome.success for outcome in outcomes) if config.only_successes else len(outcomes),
+    }
+
+
+def _baselines(demo: Demo, actor: PolicyActor) -> dict[str, Any]:
+    """Return what random actions and the same network before training reach on the same episodes."""
+    config = demo.run.eval
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(demo.run.seed)
+        untrained = demo.run.policy.build(actor.pipeline.transform_spec(actor.spec))
+    env = build_env(demo.env, min(config.num_envs, config.episodes))
+    controllers = {
+        "random actions": RandomController(env, config.seed),
+        "untrained policy": PolicyController(
+            PolicyActor(untrained, actor.pipeline, actor.spec), env.num_envs, config.execute, config.seed
+        ),
+    }
+    try:
+        with progress("baselines", config.episodes * len(controllers), "episodes") as advance:
+            counter = EpisodeCounter(advance)
+            return {
+                name: _rates(evaluate_controller(controller, env, config, on_step=counter))
+                for name, controller in controllers.items()
+            }
+    finally:
+        env.close()
+
+
+def _rates(result: EvalResult) -> dict[str, Any]:
+    found = result.to_dict()
+    return {key: found[key] for key in ("success_rate", "ci_low", "ci_high", "episodes")}
