@@ -28,19 +28,23 @@ __all__ = [
 
 TABLE_M = 0.8  # height of the table top
 BASE_M = (-0.56, 0.0, 0.912)  # where robosuite mounts a Panda at this table
+_TIMESTEP_S = 0.005
 _GEOM = mujoco.mjtGeom
 _CONTACT = (0.99, 0.99, 0.001)  # stiff, so that light objects do not sink into the fingers
 _HIDDEN = 3  # geometry group that renderers skip
 
 
-def tabletop(timestep_s: float = 0.005, half_m: tuple[float, float] = (0.4, 0.5)) -> mujoco.MjSpec:
-    """Return a floor, a table, lights and two cameras ("front", "side")."""
+def tabletop(half_m: tuple[float, float] = (0.4, 0.5), impratio: float = 1.0) -> mujoco.MjSpec:
+    """Return a floor, a table, lights and two cameras ("front", "side").
+
+    `impratio` > 1 stiffens friction, so that what hangs in a grip turns less.
+    """
     spec = mujoco.MjSpec()
     spec.modelname = "tabletop"
     spec.compiler.degree = False
     option = spec.option
-    option.timestep, option.integrator = timestep_s, mujoco.mjtIntegrator.mjINT_IMPLICITFAST
-    option.cone, option.impratio = mujoco.mjtCone.mjCONE_PYRAMIDAL, 1.0
+    option.timestep, option.integrator = _TIMESTEP_S, mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    option.cone, option.impratio = mujoco.mjtCone.mjCONE_PYRAMIDAL, impratio
     option.disableflags = int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)  # a diverged state stays visible
     spec.memory = 2**20  # [bytes] of working memory per environment; the default reserves more
     head = spec.visual.headlight

@@ -18,6 +18,8 @@ TASKS = {
         "can",
         "door",
         "drawer",
+        "handover",
+        "language",
         "lift",
         "peg_insertion",
         "pick_place",

@@ -65,10 +65,15 @@ class View:
         _, x, y, _ = np.moveaxis(self.quat(body), -1, 0)
         return np.arccos(np.clip(1 - 2 * (x * x + y * y), -1.0, 1.0))
 
-    def up(self, body: str) -> np.ndarray:
-        """Return the z axis of a body [E,3]."""
+    def axis(self, body: str, index: int) -> np.ndarray:
+        """Return one axis (0: x, 1: y, 2: z) of a body in the world [E,3]."""
         w, x, y, z = np.moveaxis(self.quat(body), -1, 0)
-        return np.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], 1)
+        rows = (
+            (1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)),
+            (2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)),
+            (2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)),
+        )
+        return np.stack(rows[index], 1)
 
     def velocity(self, body: str) -> np.ndarray:
         """Return the linear velocity of a free body [E,3], m/s."""

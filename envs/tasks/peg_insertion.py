@@ -66,7 +66,7 @@ def _away(view: View) -> np.ndarray:
 
 
 def _foot(view: View) -> np.ndarray:
-    return view.position("peg") - _PEG_HALF_M * view.up("peg")
+    return view.position("peg") - _PEG_HALF_M * view.axis("peg", 2)
 
 
 def _success(view: View) -> np.ndarray:
