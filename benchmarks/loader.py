@@ -262,19 +262,20 @@ def write_large(root: Path, episodes: int, length: int) -> None:
 OPEN_OURS = """
 from pathlib import Path
 from robolearn.data.lerobot_v3 import LeRobotReader
-import time, resource, sys
+import time, sys
 start = time.perf_counter()
 reader = LeRobotReader(Path(sys.argv[1]))
 reader.read(len(reader.lengths) // 2, ["observation.state", "action"])
-print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(time.perf_counter() - start, int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024)
 """
 OPEN_PEER = """
+from pathlib import Path
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-import time, resource, sys
+import time, sys
 start = time.perf_counter()
 dataset = LeRobotDataset("robolearn/bench", root=sys.argv[1])
 dataset[len(dataset) // 2]
-print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(time.perf_counter() - start, int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024)
 """
 
 

@@ -29,7 +29,9 @@ def _arrow_column(values: np.ndarray, feature: Mapping[str, Any]) -> tuple[pa.Ar
         encoded = [{"bytes": _png(frame), "path": None} for frame in values]
         return pa.array(encoded, pa.struct({"bytes": pa.binary(), "path": pa.string()})), None, {"_type": "Image"}
     value_type = {"dtype": dtype, "_type": "Value"}
-    array = pa.array(values.ravel() if dtype != "bool" else values.ravel().astype(bool))
+    array = (
+        _numbers(values.astype(dtype, copy=False).ravel()) if dtype != "string" else pa.array(list(map(str, values)))
+    )
     if shape == [1]:
         return array, None, value_type
     if len(shape) == 1:
@@ -39,13 +41,21 @@ def _arrow_column(values: np.ndarray, feature: Mapping[str, Any]) -> tuple[pa.Ar
             {"feature": value_type, "length": shape[0], "_type": "List"},
         )
     for size in reversed(shape):
-        array = pa.ListArray.from_arrays(np.arange(0, len(array) + 1, size, dtype=np.int32), array)
+        array = pa.ListArray.from_arrays(_numbers(np.arange(0, len(array) + 1, size, dtype=np.int32)), array)
     name = f"Array{len(shape)}D"
     extension = {
         "ARROW:extension:metadata": json.dumps([shape, dtype]),
         "ARROW:extension:name": f"datasets.features.features.{name}ExtensionType",
     }
     return array, extension, {"shape": shape, "dtype": dtype, "_type": name}
+
+
+def _numbers(values: np.ndarray) -> pa.Array:
+    """Return numbers as an Arrow array over the same memory; `pa.array` would import pandas."""
+    if values.dtype == bool:
+        return _numbers(values.view(np.uint8)).cast(pa.bool_())
+    kind = pa.type_for_alias(str(values.dtype))
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
 def _png(frame: np.ndarray) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.json as arrow_json
 import pyarrow.parquet as pq
 
 from robolearn.data import stats as statistics
@@ -106,7 +107,7 @@ def _write_data(root: Path, info: Mapping[str, Any], journal: Journal, entries: 
 def _merge_tables(parts: Iterator[Path], target: Path) -> None:
     writer = None
     for part in parts:
-        table = pq.read_table(part)
+        table = open_parquet(part).read(use_threads=False)
         if writer is None:
             writer = pq.ParquetWriter(target, table.schema, compression="snappy", write_page_checksum=True)
         writer.write_table(table)
@@ -149,7 +150,17 @@ def _write_episodes(root: Path, info: Mapping[str, Any], entries: Sequence[Entry
         }
     path = root / f"meta/episodes/chunk-{place[0]:03d}/file-{place[1]:03d}.parquet"
     with _replacing(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows), temporary, compression="snappy", write_page_checksum=True)
+        pq.write_table(_table(rows), temporary, compression="snappy", write_page_checksum=True)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return plain rows as a table, by way of JSON: `pa.array` on Python objects would import pandas."""
+    lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
+    options = arrow_json.ReadOptions(use_threads=False, block_size=len(lines) + 1)
+    texts = {"task": pa.string(), "tasks": pa.list_(pa.string()), "robolearn/metadata": pa.string()}
+    present = pa.schema([(name, kind) for name, kind in texts.items() if name in rows[0]])  # a date is a text here
+    parsing = arrow_json.ParseOptions(explicit_schema=present)
+    return arrow_json.read_json(pa.BufferReader(lines), read_options=options, parse_options=parsing)
 
 
 def _full_stats(stats: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,7 +179,7 @@ def _write_tasks(root: Path, entries: Sequence[Entry]) -> None:
     for entry in entries:
         tasks |= entry.tasks
     ordered = sorted(tasks.items(), key=lambda item: item[1])
-    table = pa.table({"task_index": pa.array([i for _, i in ordered], pa.int64()), "task": [t for t, _ in ordered]})
+    table = _table([{"task_index": index, "task": task} for task, index in ordered])
     kinds = {"task_index": ("int64", "int64"), "task": ("unicode", "object")}
     columns = [
         {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": stored, "metadata": None}

@@ -18,7 +18,7 @@ from robolearn.data import journal
 from robolearn.data.files import inside
 from robolearn.data.lerobot_info import AUTO_FEATURES, StoredFeature, load_info
 from robolearn.data.options import NoOptions
-from robolearn.data.tables import decode_images, open_parquet, read_parquet, to_array
+from robolearn.data.tables import decode_images, one_array, open_parquet, plain_numbers, read_parquet, to_array
 from robolearn.data.video import decode_span
 from robolearn.errors import DataError, suggest
 
@@ -242,7 +242,7 @@ def _episode_table(root: Path, episodes: int, frames: int) -> dict[str, np.ndarr
         wanted = [name for name in file.schema_arrow.names if not name.startswith("stats/") and name != "tasks"]
         part = read_parquet(file, path, wanted)
         for name in wanted:
-            table.setdefault(name, []).append(part.column(name).to_numpy())
+            table.setdefault(name, []).append(plain_numbers(one_array(part.column(name))))
     columns = {name: np.concatenate(parts) for name, parts in table.items()}
     for name in (
         "episode_index",

@@ -13,7 +13,7 @@ from robolearn.data.files import inside
 from robolearn.data.lerobot_info import StoredFeature
 from robolearn.errors import DataError
 
-__all__ = ["decode_images", "open_parquet", "read_parquet", "to_array"]
+__all__ = ["decode_images", "one_array", "open_parquet", "plain_numbers", "read_parquet", "to_array"]
 
 _ARROW_NAMES = {"float": "float32", "double": "float64", "halffloat": "float16", "large_string": "string"}
 
@@ -54,9 +54,7 @@ def _damaged(path: Path, error: Exception) -> DataError:
 
 def to_array(column: pa.ChunkedArray, feature: StoredFeature, where: str) -> np.ndarray:
     """Return `column` as an array [rows, *shape] ((rows,) for shape [1]); the stored type must be the declared one."""
-    values = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-    if isinstance(values, pa.ChunkedArray):
-        values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
+    values = one_array(column)
     rows = len(values)
     depth = 0
     while True:
@@ -71,7 +69,7 @@ def to_array(column: pa.ChunkedArray, feature: StoredFeature, where: str) -> np.
     stored = _ARROW_NAMES.get(str(values.type), str(values.type))
     if stored != feature.dtype:
         raise DataError(f"{where} is not stored as declared.", found=stored, expected=feature.dtype)
-    flat = values.to_numpy(zero_copy_only=False)
+    flat = plain_numbers(values)
     shape = () if feature.shape in ((), (1,)) and depth == 0 else feature.shape
     if flat.size != rows * int(np.prod(shape, dtype=np.int64)):
         raise DataError(
@@ -79,6 +77,25 @@ def to_array(column: pa.ChunkedArray, feature: StoredFeature, where: str) -> np.
         )
     flat = flat.reshape(rows, *shape)
     return flat[:, 0] if shape == (1,) and feature.shape == (1,) else flat
+
+
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column in one piece."""
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)
+
+
+def plain_numbers(values: pa.Array) -> np.ndarray:
+    """Return an array without nulls as numpy; numbers by their buffer, because pyarrow's own way imports pandas."""
+    if pa.types.is_boolean(values.type):
+        return plain_numbers(values.cast(pa.uint8())).astype(bool)
+    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+        return np.array(values.to_pylist())
+    dtype = np.dtype(_ARROW_NAMES.get(str(values.type), str(values.type)))
+    if not len(values):
+        return np.zeros(0, dtype)
+    return np.frombuffer(values.buffers()[1], dtype, len(values), values.offset * dtype.itemsize)
 
 
 def decode_images(column: pa.ChunkedArray, feature: StoredFeature, root: Path, where: str) -> np.ndarray:

@@ -108,6 +108,15 @@ def test_acknowledged_episodes_are_read_before_they_are_folded_in(tmp_path):
     assert LeRobotReader(tmp_path / "set").lengths.tolist() == [4, 4, 4, 5]
 
 
+def test_a_task_that_looks_like_a_date_stays_text(tmp_path):
+    with LeRobotWriter(tmp_path / "set", STATE_SPEC) as writer:
+        writer.add_frame(frame(STATE_SPEC, 0, 0) | {"task": "2024-01-01"})
+        writer.save_episode()
+    assert LeRobotReader(tmp_path / "set").read(0, ["task"])["task"].tolist() == ["2024-01-01"]
+    table = pq.read_table(tmp_path / "set/meta/episodes/chunk-000/file-000.parquet")
+    assert table.column("tasks").to_pylist() == [["2024-01-01"]]
+
+
 def test_a_torn_manifest_line_was_never_acknowledged(tmp_path):
     writer = LeRobotWriter(tmp_path / "set", STATE_SPEC)
     for episode in range(2):
