@@ -60,6 +60,13 @@ class Processes:
         devices = [device.index] if device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(_Loss(policy), device_ids=devices)
 
+    def forget_gathered(self, policy: nn.Module) -> None:
+        """Drop whole copies of shards that a forward without backward left, before their shards change."""
+        for module in policy.modules() if self.shard else ():
+            reshard = getattr(module, "reshard", None)
+            if reshard is not None:
+                reshard()
+
     def unsynchronised(self, module: nn.Module, last: bool) -> AbstractContextManager[Any]:
         """Return a context in which gradients stay local unless this is the `last` slice of the step."""
         if last or not isinstance(module, nn.parallel.DistributedDataParallel):

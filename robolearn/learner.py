@@ -75,6 +75,7 @@ class Learner:
 
     def swap_ema(self) -> None:
         """Exchange the weights with their moving average; a second call puts them back."""
+        self.processes.forget_gathered(self.policy)
         for value, average in zip(local(self._parameters), local(self._ema), strict=bool(self._ema)):
             kept = value.clone()
             value.copy_(average)

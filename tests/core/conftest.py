@@ -22,7 +22,16 @@ def dataset(tmp_path_factory):
 @pytest.fixture
 def plain_run(dataset, tmp_path):
     """Return a function that gives the plain config of a small run, with changes by section."""
+    return _builder(dataset, tmp_path)
 
+
+@pytest.fixture(scope="module")
+def plain_run_factory(dataset, tmp_path_factory):
+    """The same for a whole module."""
+    return _builder(dataset, tmp_path_factory.mktemp("runs"))
+
+
+def _builder(dataset, folder):
     def build(out="run", seed=0, policy=None, data=None, **train):
         small = {"steps": 12, "batch_size": 16, "warmup_steps": 2, "save_every": 5, "log_every": 1}
         return {
@@ -31,7 +40,7 @@ def plain_run(dataset, tmp_path):
             "train": {**small, "precision": "fp32", **train},
             "seed": seed,
             "device": "cpu",
-            "out": str(tmp_path / out),
+            "out": str(folder / out),
         }
 
     return build

@@ -8,9 +8,11 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -47,11 +49,33 @@ def save_for_ever(source: str, run: str, log: str) -> dict:
             file.write(f"{step}\n")
 
 
+def train_group(config: dict, count: int) -> dict:
+    """Train with `count` processes, with the environment that torchrun gives them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    children = []
+    for rank in range(count):
+        child = os.fork()
+        if child == 0:
+            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1"}
+            os.environ.update({name: str(value) for name, value in {**place, "MASTER_PORT": port}.items()})
+            try:
+                train(config)
+            except Exception:  # noqa: BLE001 - the exit status says so
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    return {"statuses": statuses}
+
+
 def _at(item, step: int):
     return type(item)(**{**vars(item), "step": step})
 
 
-JOBS = {"train": train, "save_for_ever": save_for_ever}
+JOBS = {"train": train, "save_for_ever": save_for_ever, "train_group": train_group}
 
 
 def _child(order: dict, pipe: int) -> None:
