@@ -13,7 +13,7 @@ from robolearn.envs.exact.plan import GRIPPER, JOINTS, STATE, Kind, Plan, Record
 from robolearn.envs.exact.terms import Terms
 from robolearn.errors import EnvError
 
-__all__ = ["FULL", "Engine", "load_model"]
+__all__ = ["FULL", "Engine", "at_reset", "load_model"]
 
 FULL = mujoco.mjtState.mjSTATE_INTEGRATION
 _KINDS = {
@@ -84,8 +84,10 @@ class Engine:
             count, dof = len(arm.qpos), list(arm.qvel)
             state[index, State.HOME : State.HOME + count] = data.qpos[list(arm.qpos)]
             state[index, State.GRIP : State.GRIP + len(arm.grip_start)] = arm.grip_start
-            state[index, State.STALE] = 1.0
-            state[index, State.MASS :].reshape(JOINTS, JOINTS)[:count, :count] = mass[np.ix_(dof, dof)]
+            jacobian = np.zeros((6, self.model.nv))
+            mujoco.mj_jacSite(self.model, data, jacobian[:3], jacobian[3:], arm.site)
+            site = np.concatenate([data.site_xpos[arm.site], data.site_xmat[arm.site]])
+            at_reset(state[index], mass[np.ix_(dof, dof)], site, jacobian[:, dof])
 
     def bare_steps(self, rows: np.ndarray, substeps: int) -> None:
         """Take plain physics steps with the controls as they are: the limit of any control loop."""
@@ -141,6 +143,15 @@ class Engine:
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="exact")
         parts = np.array_split(rows, min(len(rows), _SHARE * self._threads))
         list(self._pool.map(work, parts))
+
+
+def at_reset(state: np.ndarray, mass: np.ndarray, site: np.ndarray, jacobian: np.ndarray) -> None:
+    """Give one arm what its controller saw when it was made: mass [n,n], site [12], Jacobian [6,n]."""
+    count = len(mass)
+    state[State.STALE] = 1.0
+    state[State.MASS : State.SITE].reshape(JOINTS, JOINTS)[:count, :count] = mass
+    state[State.SITE : State.JACOBIAN] = site
+    state[State.JACOBIAN :].reshape(6, JOINTS)[:, :count] = jacobian
 
 
 def make_plan(export: Export, model: mujoco.MjModel) -> Plan:

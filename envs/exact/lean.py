@@ -61,8 +61,8 @@ def lean_model(export: Export, terms: Terms) -> mujoco.MjModel:
     _collisions(spec, {item.body for sampler in export.samplers for item in sampler.items}, absent)
     _actuators(spec, export, exact)
     option = spec.option
-    option.timestep, option.density, option.viscosity, option.impratio = TIMESTEP_S, 0.0, 0.0, 1.0
-    option.cone, option.integrator = mujoco.mjtCone.mjCONE_PYRAMIDAL, mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    option.timestep, option.density, option.viscosity = TIMESTEP_S, 0.0, 0.0  # friction cones as robosuite's
+    option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
     model = spec.compile()
     for name, bodies in export.poses.items():

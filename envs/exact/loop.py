@@ -22,7 +22,7 @@ OSC, JOINT_POSITION, JOINT_VELOCITY = int(Kind.OSC), int(Kind.JOINT_POSITION), i
 HOME, GOAL_POSITION, GOAL_ROTATION, GOAL_JOINT = map(
     int, (State.HOME, State.GOAL_POSITION, State.GOAL_ROTATION, State.GOAL_JOINT)
 )
-STALE, MASS_AT_RESET = int(State.STALE), int(State.MASS)
+STALE, MASS_AT_RESET, SITE_AT_RESET, JACOBIAN_AT_RESET = map(int, (State.STALE, State.MASS, State.SITE, State.JACOBIAN))
 GRIP, ERROR, SUM, SATURATED, SLOT, COUNT, RING = map(
     int, (State.GRIP, State.ERROR, State.SUM, State.SATURATED, State.SLOT, State.COUNT, State.RING)
 )
@@ -156,10 +156,18 @@ def _set_gripper(plan, arm, state, ctrl):
 
 
 @_compiled
+def _site_pose(plan, arm, state, words):
+    """Return position and rotation matrix of the controlled site."""
+    if state[STALE] == 1.0:
+        return state[SITE_AT_RESET : SITE_AT_RESET + 3], state[SITE_AT_RESET + 3 : SITE_AT_RESET + 12].reshape(3, 3)
+    x = carray(doubles(words[SITE_XPOS] + 24 * plan.site[arm]), (3,))
+    return x, carray(doubles(words[SITE_XMAT] + 72 * plan.site[arm]), (3, 3))
+
+
+@_compiled
 def _set_pose_goal(plan, arm, action, state, words):
     first = plan.action[arm, 0]
-    x = carray(doubles(words[SITE_XPOS] + 24 * plan.site[arm]), (3,))
-    rot = carray(doubles(words[SITE_XMAT] + 72 * plan.site[arm]), (3, 3))
+    x, rot = _site_pose(plan, arm, state, words)
     base, offset = plan.base_rot[arm], plan.base_m[arm]
     delta = np.zeros(6) if plan.absolute[arm] else _scaled(plan, arm, action)
     if plan.absolute[arm]:
@@ -188,8 +196,7 @@ def _set_pose_goal(plan, arm, action, state, words):
 @_compiled
 def _wrench_error(plan, arm, state, words):
     """Return the position and orientation error [6] of the site in the world frame."""
-    x = carray(doubles(words[SITE_XPOS] + 24 * plan.site[arm]), (3,))
-    rot = carray(doubles(words[SITE_XMAT] + 72 * plan.site[arm]), (3, 3))
+    x, rot = _site_pose(plan, arm, state, words)
     error = np.zeros(6)
     want = np.empty((3, 3))
     for i in range(3):
@@ -221,7 +228,6 @@ def _arm_mass(plan, arm, functions, model, state, words, mass):
     count = plan.joints[arm]
     block = np.empty((count, count))
     if state[STALE] == 1.0:
-        state[STALE] = 0.0
         for i in range(count):
             for j in range(count):
                 block[i, j] = state[MASS_AT_RESET + i * JOINTS + j]
@@ -246,6 +252,8 @@ def _osc(plan, arm, functions, model, data, state, words, mass, jacobian, torque
     for i in range(6):
         for k in range(count):
             jac[i, k] = jacobian[i, plan.qvel[arm, k]]
+            if state[STALE] == 1.0:
+                jac[i, k] = state[JACOBIAN_AT_RESET + i * JOINTS + k]
             weighted[i, k] = jac[i, k]
             twist[i] += jac[i, k] * v[plan.qvel[arm, k]]
     _solve(block.copy(), weighted, count)  # J M⁻¹
@@ -336,6 +344,7 @@ def _control(plan, functions, model, data, state, words, mass, jacobian, nu):
             _joint_velocity(plan, arm, state[arm], words, mass.shape[0], torque)
         else:
             _osc(plan, arm, functions, model, data, state[arm], words, mass, jacobian, torque)
+        state[arm, STALE] = 0.0
         for k in range(plan.joints[arm]):
             ctrl[plan.ctrl[arm, k]] = min(max(torque[k], plan.torque_low[arm, k]), plan.torque_high[arm, k])
         _set_gripper(plan, arm, state[arm], ctrl)

@@ -6,9 +6,9 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from robolearn.envs.exact.engine import FULL
+from robolearn.envs.exact.engine import FULL, at_reset
 from robolearn.envs.exact.env import ExactEnv
-from robolearn.envs.exact.plan import JOINTS, State
+from robolearn.envs.exact.plan import State
 
 __all__ = ["adopt", "observations", "reset_peer"]
 
@@ -38,8 +38,9 @@ def adopt(env: ExactEnv, row: int, peer: Any) -> None:
         part = robot.part_controllers[arm]
         count = len(part.qpos_index)
         controller[State.HOME : State.HOME + count] = part.initial_joint
+        site = np.concatenate([part.ref_pos, np.ravel(part.ref_ori_mat)])
+        at_reset(controller, part.mass_matrix, site, part.J_full)
         controller[State.STALE] = not part.new_update
-        controller[State.MASS :].reshape(JOINTS, JOINTS)[:count, :count] = part.mass_matrix
         grip = np.ravel(robot.gripper[arm].current_action) if robot.has_gripper[arm] else np.empty(0)
         commanded = controller[State.GRIP : State.GRIP + len(env.engine.plan.grip_ctrl[0])]
         if grip.any():

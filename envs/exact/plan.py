@@ -33,11 +33,13 @@ class State(IntEnum):
     SLOT = 45  # next slot of the error-difference ring
     COUNT = 46  # filled slots
     RING = 47  # last five error differences [5, 7]
-    STALE = 82  # 1: the next torques use MASS (robosuite reads it before it sets the gripper's joints)
+    STALE = 82  # 1: the next control uses what follows (robosuite looks before it sets the gripper's joints)
     MASS = 83  # the arm's mass matrix at reset [7, 7]
+    SITE = 132  # position and rotation matrix of the controlled site at reset [12]
+    JACOBIAN = 144  # of that site by the arm's joints [6, 7]
 
 
-STATE = State.MASS + JOINTS * JOINTS
+STATE = State.JACOBIAN + 6 * JOINTS
 
 
 class Plan(NamedTuple):

@@ -57,10 +57,17 @@ def _set_goal(plan: Plan, arm: int, action: np.ndarray, state: np.ndarray, data:
         state[held] = np.clip(state[held] + plan.grip_step[arm] * value, -1.0, 1.0)
 
 
+def _site_pose(plan: Plan, arm: int, state: np.ndarray, data: mujoco.MjData) -> tuple[np.ndarray, np.ndarray]:
+    if state[State.STALE] == 1.0:
+        site = state[State.SITE : State.JACOBIAN]
+        return site[:3], site[3:].reshape(3, 3)
+    return data.site_xpos[plan.site[arm]], data.site_xmat[plan.site[arm]].reshape(3, 3)
+
+
 def _set_pose_goal(
     plan: Plan, arm: int, given: np.ndarray, action: np.ndarray, state: np.ndarray, data: mujoco.MjData
 ) -> None:
-    x, rot = data.site_xpos[plan.site[arm]], data.site_xmat[plan.site[arm]].reshape(3, 3)
+    x, rot = _site_pose(plan, arm, state, data)
     if not plan.world[arm]:
         x, rot = plan.base_rot[arm].T @ (x - plan.base_m[arm]), plan.base_rot[arm].T @ rot
     if plan.absolute[arm]:
@@ -79,8 +86,7 @@ def _control(plan: Plan, arm: int, state: np.ndarray, model: mujoco.MjModel, dat
     count = plan.joints[arm]
     dof = plan.qvel[arm, :count]
     if state[State.STALE] == 1.0:
-        state[State.STALE] = 0.0
-        block = state[State.MASS :].reshape(JOINTS, JOINTS)[:count, :count]
+        block = state[State.MASS : State.SITE].reshape(JOINTS, JOINTS)[:count, :count]
     else:
         mass = np.zeros((model.nv, model.nv))
         mujoco.mj_fullM(model, mass, data.qM)
@@ -93,6 +99,7 @@ def _control(plan: Plan, arm: int, state: np.ndarray, model: mujoco.MjModel, dat
         torque = _joint_velocity(plan, arm, state, data)
     else:
         torque = _osc(plan, arm, state, model, data, block)
+    state[State.STALE] = 0.0
     data.ctrl[plan.ctrl[arm, :count]] = np.clip(torque, plan.torque_low[arm, :count], plan.torque_high[arm, :count])
     present = plan.grip_ctrl[arm] >= 0
     command = plan.grip_mid[arm] + plan.grip_half[arm] * state[State.GRIP : State.GRIP + GRIPPER]
@@ -107,11 +114,13 @@ def _osc(
     jacobian = np.zeros((6, model.nv))
     mujoco.mj_jacSite(model, data, jacobian[:3], jacobian[3:], site)
     jacobian = jacobian[:, dof]
+    if state[State.STALE] == 1.0:
+        jacobian = state[State.JACOBIAN :].reshape(6, JOINTS)[:, :count]
     goal = state[State.GOAL_POSITION : State.GOAL_POSITION + 3]
     turned = state[State.GOAL_ROTATION : State.GOAL_ROTATION + 9].reshape(3, 3)
     if not plan.world[arm]:
         goal, turned = plan.base_m[arm] + plan.base_rot[arm] @ goal, plan.base_rot[arm] @ turned
-    x, rot = data.site_xpos[site], data.site_xmat[site].reshape(3, 3)
+    x, rot = _site_pose(plan, arm, state, data)
     error = np.concatenate([goal - x, 0.5 * np.cross(rot.T, turned.T).sum(0)])
     force = plan.kp[arm, :6] * error - plan.kd[arm, :6] * (jacobian @ data.qvel[dof])
     inverse = jacobian @ np.linalg.solve(mass, jacobian.T)
