@@ -27,6 +27,7 @@ TASKS = {
         "reach",
         "square",
         "stack",
+        "tool_hang",
         "wipe",
     )
 }

@@ -1,0 +1,57 @@
+"""Every own task's scripted expert and random policy; the full run also writes docs/experts.md."""
+
+from pathlib import Path
+
+from robolearn.api import make_env
+from robolearn.benchmark import Row, finish, parse_options
+from robolearn.envs.suite import TASKS
+from robolearn.intervals import wilson
+from robolearn.rollout import ExpertController, Outcome, RandomController, rollout
+
+SEED = 20_000
+ROWS = 32
+DOCUMENT = Path(__file__).parents[1] / "docs" / "experts.md"
+HEAD = """# Scripted experts
+
+Written by `python benchmarks/experts.py`. Success over {episodes} episodes (95 % Wilson interval), length of the
+successful ones in control steps of 50 ms, and the success of uniformly random actions within the bounds
+over half as many episodes.
+
+| task | instruction (example) | expert | interval | mean length | random |
+|---|---|---|---|---|---|
+"""
+
+
+def run(name: str, episodes: int) -> tuple[list[Outcome], list[Outcome], str]:
+    """Return the outcomes of the expert and of random actions, and one instruction."""
+    env = make_env(name, min(ROWS, episodes))
+    obs, _ = env.reset(seed=list(range(env.num_envs)))
+    expert = rollout(env, ExpertController(env.expert(), SEED), range(episodes), SEED)
+    chance = rollout(env, RandomController(env, SEED), range((episodes + 1) // 2), SEED)
+    env.close()
+    return expert, chance, str(obs["task"][0])
+
+
+def main() -> None:
+    options = parse_options(__doc__ or "")
+    episodes = 16 if options.quick else 200
+    rows, lines = [], []
+    for task in TASKS:
+        name = task if task.startswith("pick_place") else f"robolearn/{task}"
+        expert, chance, instruction = run(name, episodes)
+        good = [outcome for outcome in expert if outcome.success]
+        rate, lucky = len(good) / episodes, sum(outcome.success for outcome in chance) / len(chance)
+        interval = wilson(len(good), episodes)
+        length = sum(outcome.length for outcome in good) / max(len(good), 1)
+        rows.append(Row(f"{task}_success", "share", rate, lucky, None, "peer: random actions"))
+        lines.append(
+            f"| `{name}` | {instruction} | {100 * rate:.1f} % | {100 * interval.low:.1f} – {100 * interval.high:.1f} % "
+            f"| {length:.0f} | {100 * lucky:.1f} % |\n"
+        )
+    if not options.quick:
+        DOCUMENT.write_text(HEAD.format(episodes=episodes) + "".join(lines))
+    finish(rows, options)
+
+
+if __name__ == "__main__":
+    main()
