@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 import numpy as np
-from numba import njit
+
+from robolearn.envs.raster.compiled import allocating
 
 __all__ = ["cache_folder", "decimate"]
 
@@ -43,7 +44,7 @@ def decimate(vert_m: np.ndarray, face: np.ndarray, target: int) -> tuple[np.ndar
     return result
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def _add_plane(q, n, d, weight):
     """Add the squared distance to the plane n·x + d = 0 to a quadric [10]."""
     row = (n[0], n[1], n[2], d)
@@ -54,7 +55,7 @@ def _add_plane(q, n, d, weight):
             at += 1
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def _error(q, p):
     x, y, z = p[0], p[1], p[2]
     return (
@@ -64,7 +65,7 @@ def _error(q, p):
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def _best(quadric, vert, a, b):
     """Cheapest of the edge's ends and middle: (cost, place 0/1/2)."""
     q = quadric[a] + quadric[b]
@@ -77,12 +78,12 @@ def _best(quadric, vert, a, b):
     return max(costs[place], 0.0) + 1e-12 * np.sum((vert[a] - vert[b]) ** 2), place
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def _normal(p, q, r):
     return np.cross(q - p, r - p)
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def _flips(vert, face, alive, head, after, v, other, to):
     """True if moving vertex v to `to` would turn a face around that survives the collapse with `other`."""
     node = head[v]
@@ -98,7 +99,7 @@ def _flips(vert, face, alive, head, after, v, other, to):
     return False
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def _quadrics(vert, face, edges, border):
     """Area-weighted plane quadrics of every vertex [V,10]; open borders hold their line."""
     quadric = np.zeros((len(vert), 10))
@@ -125,7 +126,7 @@ def _quadrics(vert, face, edges, border):
     return quadric
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def _collapse(vert, face, edges, border, target):
     """Collapse the cheapest edge until `target` faces are left; returns compact vertices and faces."""
     n_vert, n_face = len(vert), len(face)

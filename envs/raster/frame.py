@@ -1,18 +1,17 @@
 """Whole frames and batches of frames in one compiled call."""
 
 import numpy as np
-from numba import njit
 
-from robolearn.envs.raster.shading import shade_image, shade_layer
+from robolearn.envs.raster.compiled import allocating, pasted
+from robolearn.envs.raster.shading import shade_image
 from robolearn.envs.raster.visibility import View, draw_parts
 
 __all__ = ["render_frames"]
 
-_FAST = {"nogil": True, "cache": True}
 _OPAQUE = 0.995  # MuJoCo's limit between opaque and transparent
 
 
-@njit(**_FAST)
+@allocating
 def _changed(key, parts, scene, view, xpos, xmat, rgba, lights):
     """Compare everything the static picture depends on with `key`, and remember it there."""
     at, changed = 0, False
@@ -31,7 +30,7 @@ def _changed(key, parts, scene, view, xpos, xmat, rgba, lights):
     return changed
 
 
-@njit(**_FAST)
+@allocating
 def _opaque(parts, scene, rgba):
     keep = np.empty(parts.shape[0], np.bool_)
     for i in range(parts.shape[0]):
@@ -39,13 +38,13 @@ def _opaque(parts, scene, rgba):
     return parts[keep]
 
 
-@njit(**_FAST)
+@pasted
 def _shadow_map(scene, parts, xpos, xmat, shadow_view, work):
     work.shadow[:] = 0
     draw_parts(scene, parts, xpos, xmat, shadow_view, work, work.shadow_ids, work.shadow)
 
 
-@njit(**_FAST)
+@pasted
 def _blend_layers(scene, samples, view, xpos, xmat, rgba, lights, ambient, shadow_view, work, out):
     """Transparent geoms over the picture: front to back, then back to front, as MuJoCo does."""
     count = scene.part_geom.shape[0]
@@ -57,8 +56,6 @@ def _blend_layers(scene, samples, view, xpos, xmat, rgba, lights, ambient, shado
             away = np.sqrt(np.sum((xpos[geom] - view.pos) ** 2)) - scene.part_radius[part]
             part_of[n], distance[n] = part, 1e10 if scene.part_plane[part] > 0 else away
             n += 1
-    if n == 0:
-        return
     order = np.argsort(distance[:n])
     for step in range(2 * n):
         part = part_of[order[step if step < n else 2 * n - 1 - step]]
@@ -67,10 +64,13 @@ def _blend_layers(scene, samples, view, xpos, xmat, rgba, lights, ambient, shado
         one = np.full(1, part, np.int32)
         draw_parts(scene, one, xpos, xmat, view, work, work.layer_ids, work.layer_inv_z)
         alpha = rgba[scene.part_geom[part], 3]
-        shade_layer(scene, samples, alpha, view, xpos, xmat, rgba, lights, ambient, shadow_view, work, out)
+        shade_image(
+            scene, samples, work.layer_ids, alpha, False,
+            view, xpos, xmat, rgba, lights, ambient, shadow_view, work, out,
+        )  # fmt: skip
 
 
-@njit(**_FAST)
+@pasted
 def _frame(scene, static, moving, samples, view, xpos, xmat, rgba, lights, ambient, shadow_view, work, out):
     """Draw one picture into out [H,W,3]; what never moves is taken from the cache while nothing of it changed."""
     shadows = shadow_view.width > 1
@@ -85,20 +85,25 @@ def _frame(scene, static, moving, samples, view, xpos, xmat, rgba, lights, ambie
         draw_parts(scene, solid_static, xpos, xmat, view, work, work.static_ids, work.static_inv_z)
         work.static_state[0] = 1
     elif work.static_state[0] == 1:
-        work.ids[:] = work.static_ids
-        args = (view, xpos, xmat, rgba, lights, ambient, shadow_view, work)
-        shade_image(scene, samples, *args, False, work.static_rgb)
+        shade_image(
+            scene, samples, work.static_ids, 1.0, False,
+            view, xpos, xmat, rgba, lights, ambient, shadow_view, work, work.static_rgb,
+        )  # fmt: skip
         work.static_state[0] = 2
     work.ids[:] = work.static_ids
     work.inv_z[:] = work.static_inv_z
     draw_parts(scene, solid_moving, xpos, xmat, view, work, work.ids, work.inv_z)
     if out.shape[0] > 0:
         cached = work.static_state[0] == 2
-        shade_image(scene, samples, view, xpos, xmat, rgba, lights, ambient, shadow_view, work, cached, out)
+        if cached:
+            out[:] = work.static_rgb
+        shade_image(
+            scene, samples, work.ids, 1.0, cached, view, xpos, xmat, rgba, lights, ambient, shadow_view, work, out
+        )
         _blend_layers(scene, samples, view, xpos, xmat, rgba, lights, ambient, shadow_view, work, out)
 
 
-@njit(**_FAST)
+@allocating
 def render_frames(
     scene, static, moving, samples, lens, cam_pos, cam_mat, xpos, xmat, rgba, lights, ambient, shadow_view, work,
     rgb, depth, segmentation,
@@ -119,7 +124,7 @@ def render_frames(
         _geometry(scene, samples, view, work, depth[n], segmentation[n])
 
 
-@njit(**_FAST)
+@pasted
 def _geometry(scene, samples, view, work, depth, segmentation):
     middle = samples // 2
     for row in range(depth.shape[0]):

@@ -143,6 +143,7 @@ class Rasteriser:
         geom_xmat: np.ndarray,
         cam_xpos: np.ndarray,
         cam_xmat: np.ndarray,
+        *,
         rgba: np.ndarray | None = None,
         outputs: tuple[str, ...] = ("rgb",),
     ) -> dict[str, np.ndarray]:
@@ -191,6 +192,7 @@ class Rasteriser:
         return Workspace(
             cam_pos=np.zeros((positions, 3), np.float32),
             screen=np.zeros((positions, 3), np.float32),
+            polygon=np.zeros((2, 10, 3), np.float64),
             ids=np.zeros(sampled, np.int32),
             inv_z=np.zeros(sampled, np.float32),
             static_ids=np.zeros(sampled, np.int32),

@@ -6,8 +6,8 @@ import mujoco
 import numpy as np
 
 from robolearn.envs.raster import shapes
-from robolearn.envs.raster.decimate import decimate
 from robolearn.envs.raster.shading import LIGHT
+from robolearn.envs.raster.simplify import share_faces
 from robolearn.envs.raster.visibility import Scene
 
 __all__ = ["build_scene", "geom_rgba", "light_table", "static_geoms"]
@@ -120,25 +120,6 @@ def _texture_coordinates(model: mujoco.MjModel, geom: int, shape: shapes.Shape, 
     return np.concatenate([uv, np.zeros((len(uv), 1))], axis=1)
 
 
-def _simplify(found: dict[int, shapes.Shape], meshes: list[int], budget: int) -> None:
-    """Replace the listed mesh shapes by ones with at most `budget` faces together."""
-    total = sum(len(found[g].face_pos) for g in meshes)
-    if total <= budget or not meshes:
-        return
-    offset = np.cumsum([0] + [len(found[g].pos_m) for g in meshes])
-    vert = np.concatenate([found[g].pos_m for g in meshes])
-    face = np.concatenate([found[g].face_pos + o for g, o in zip(meshes, offset, strict=False)])
-    vert, face, source = decimate(vert, face, budget)
-    owner = np.searchsorted(offset, source, side="right") - 1
-    for index, geom in enumerate(meshes):
-        mine = np.flatnonzero(owner == index)
-        if not len(mine):
-            del found[geom]
-            continue
-        faces = face[owner[face[:, 0]] == index] - mine[0]
-        found[geom] = shapes.smooth(vert[mine], faces)
-
-
 def build_scene(model: mujoco.MjModel, groups: tuple[int, ...], max_faces: int | None, textures: bool) -> Scene:
     """Collect the geoms of the given groups; untextured meshes share `max_faces` faces."""
     found: dict[int, shapes.Shape] = {}
@@ -153,7 +134,8 @@ def build_scene(model: mujoco.MjModel, groups: tuple[int, ...], max_faces: int |
         if model.geom_type[geom] == _GEOM.mjGEOM_MESH and (not textures or _material(model, geom)[1] < 0):
             simple.append(geom)
     if max_faces is not None:
-        _simplify(found, simple, max_faces)
+        reduced = share_faces([found[g] for g in simple], max_faces)
+        found = {g: s for g, s in {**found, **dict(zip(simple, reduced, strict=True))}.items() if s is not None}
     return _assemble(model, found, textures)
 
 
@@ -239,7 +221,13 @@ def _faces(model: mujoco.MjModel, texture: int) -> list[np.ndarray]:
 
 
 def _half(image: np.ndarray) -> np.ndarray:
-    """The next mip level: every side halved, rounded down, by averaging."""
-    height, width = max(1, image.shape[0] // 2), max(1, image.shape[1] // 2)
-    rows = image[: 2 * height].reshape(height, -1, *image.shape[1:]).mean(1)
-    return rows[:, : 2 * width].reshape(height, width, -1, 3).mean(2)
+    """The next mip level: every side halved, rounded down, sampled linearly at its texels' centres."""
+    for axis in (0, 1):
+        size = image.shape[axis]
+        if size > 1:
+            at = (np.arange(size // 2) + 0.5) * size / (size // 2) - 0.5
+            low = np.floor(at).astype(int)
+            share = (at - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+            high = np.minimum(low + 1, size - 1)
+            image = image.take(low, axis) * (1 - share) + image.take(high, axis) * share
+    return image

@@ -7,15 +7,12 @@ corner is lit when the first pixel needs it. Formulas: OpenGL 1.5 specification,
 import math
 
 import numpy as np
-from numba import njit
 
+from robolearn.envs.raster.compiled import compiled, inlined
 from robolearn.envs.raster.visibility import camera_axes
 
-__all__ = ["LIGHT", "shade_image", "shade_layer"]
+__all__ = ["LIGHT", "shade_image"]
 
-_FAST = {"nogil": True, "cache": True, "fastmath": {"contract", "arcp", "nsz", "reassoc"}}
-# Passing a scene to a function copies its two dozen array headers; inlining avoids that per pixel.
-_INLINE = {**_FAST, "forceinline": True}
 # Columns of the light table [L,22].
 LIGHT = {
     "kind": 0,  # 0 spot, 1 directional, 2 headlight
@@ -31,87 +28,98 @@ LIGHT = {
 }
 
 
-@njit(**_INLINE)
-def _light_at(px, py, pz, nx, ny, nz, lights, ambient, view, material, rgba, lit):
-    """Light at a world point with a unit normal -> lit [6]: plain rgb, then rgb of the shadow-casting light."""
+@inlined
+def _light_at(px, py, pz, nx, ny, nz, lights, ambient, view, scene, part, red, green, blue):
+    """Light at a world point with a unit normal: (r, g, b, and r, g, b of the shadow-casting light)."""
+    emission, specular, exponent = scene.part_lit[part, 0], scene.part_lit[part, 1], scene.part_lit[part, 2]
     ex, ey, ez = view.pos[0] - px, view.pos[1] - py, view.pos[2] - pz
     inv = 1.0 / math.sqrt(ex * ex + ey * ey + ez * ez + 1e-30)
     ex, ey, ez = ex * inv, ey * inv, ez * inv
-    for c in range(3):
-        lit[c] = rgba[c] * (material[0] + ambient)
-        lit[c + 3] = 0.0
-    for index in range(lights.shape[0]):
-        light = lights[index]
+    base = emission + ambient
+    r, g, b, sr, sg, sb = base * red, base * green, base * blue, 0.0, 0.0, 0.0
+    for i in range(lights.shape[0]):
         gain = 1.0
-        if light[0] == 0.0:
-            lx, ly, lz = light[1] - px, light[2] - py, light[3] - pz
+        if lights[i, 0] == 0.0:
+            lx, ly, lz = lights[i, 1] - px, lights[i, 2] - py, lights[i, 3] - pz
             dist = math.sqrt(lx * lx + ly * ly + lz * lz) + 1e-30
-            lx, ly, lz = lx / dist, ly / dist, lz / dist
-            cos_spot = -(lx * light[4] + ly * light[5] + lz * light[6])
-            if cos_spot < light[19]:
+            inv = 1.0 / dist
+            lx, ly, lz = lx * inv, ly * inv, lz * inv
+            cos_spot = -(lx * lights[i, 4] + ly * lights[i, 5] + lz * lights[i, 6])
+            if cos_spot < lights[i, 19]:
                 continue
-            gain = cos_spot ** light[20] if light[20] > 0 else 1.0
-            gain /= light[16] + light[17] * dist + light[18] * dist * dist
-        elif light[0] == 2.0:
+            if lights[i, 20] > 0.0:
+                gain = math.exp(lights[i, 20] * math.log(max(cos_spot, 1e-30)))
+            gain /= lights[i, 16] + lights[i, 17] * dist + lights[i, 18] * dist * dist
+        elif lights[i, 0] == 2.0:
             lx, ly, lz = view.mat[2], view.mat[5], view.mat[8]
         else:
-            lx, ly, lz = -light[4], -light[5], -light[6]
-        cosine = nx * lx + ny * ly + nz * lz
+            lx, ly, lz = -lights[i, 4], -lights[i, 5], -lights[i, 6]
+        cosine = max(0.0, nx * lx + ny * ly + nz * lz)
         glint = 0.0
-        if cosine > 0.0 and material[1] > 0.0:
+        if cosine > 0.0 and specular > 0.0:
             hx, hy, hz = lx + ex, ly + ey, lz + ez
             half = (nx * hx + ny * hy + nz * hz) / math.sqrt(hx * hx + hy * hy + hz * hz + 1e-30)
             if half > 0.0:
-                glint = material[1] * math.exp(material[2] * math.log(half))
-        cosine = max(0.0, cosine)
-        first = 3 if light[21] > 0.0 else 0
-        for c in range(3):
-            lit[first + c] += gain * (rgba[c] * (light[7 + c] + cosine * light[10 + c]) + glint * light[13 + c])
-    for c in range(6):
-        lit[c] = min(1.0, lit[c])
+                glint = gain * specular * math.exp(exponent * math.log(half))
+        dr = gain * red * (lights[i, 7] + cosine * lights[i, 10]) + glint * lights[i, 13]
+        dg = gain * green * (lights[i, 8] + cosine * lights[i, 11]) + glint * lights[i, 14]
+        db = gain * blue * (lights[i, 9] + cosine * lights[i, 12]) + glint * lights[i, 15]
+        if lights[i, 21] > 0.0:
+            sr, sg, sb = sr + dr, sg + dg, sb + db
+        else:
+            r, g, b = r + dr, g + dg, b + db
+    return min(1.0, r), min(1.0, g), min(1.0, b), min(1.0, sr), min(1.0, sg), min(1.0, sb)
 
 
-@njit(**_INLINE)
-def _rotate(m, x, y, z):
-    return m[0] * x + m[1] * y + m[2] * z, m[3] * x + m[4] * y + m[5] * z, m[6] * x + m[7] * y + m[8] * z
+@inlined
+def _rotate(m, g, x, y, z):
+    """Row g of rotation matrices m [G,9] times a vector."""
+    return (
+        m[g, 0] * x + m[g, 1] * y + m[g, 2] * z,
+        m[g, 3] * x + m[g, 4] * y + m[g, 5] * z,
+        m[g, 6] * x + m[g, 7] * y + m[g, 8] * z,
+    )
 
 
-@njit(**_INLINE)
+@inlined
 def _light_corner(scene, corner, part, xpos, xmat, lights, ambient, view, rgba, work):
-    """Light one face corner unless this frame already did."""
-    if work.lit_stamp[corner] == work.stamp[0]:
-        return
+    """Light one face corner for this frame."""
     work.lit_stamp[corner] = work.stamp[0]
-    p, n = scene.pos[scene.corner_pos[corner]], scene.normal[corner]
-    px, py, pz = _rotate(xmat, p[0], p[1], p[2])
-    nx, ny, nz = _rotate(xmat, n[0], n[1], n[2])
-    px, py, pz = px + xpos[0], py + xpos[1], pz + xpos[2]
-    _light_at(px, py, pz, nx, ny, nz, lights, ambient, view, scene.part_lit[part], rgba, work.lit[corner])
+    at, geom = scene.corner_pos[corner], scene.part_geom[part]
+    px, py, pz = _rotate(xmat, geom, scene.pos[at, 0], scene.pos[at, 1], scene.pos[at, 2])
+    nx, ny, nz = _rotate(xmat, geom, scene.normal[corner, 0], scene.normal[corner, 1], scene.normal[corner, 2])
+    px, py, pz = px + xpos[geom, 0], py + xpos[geom, 1], pz + xpos[geom, 2]
+    lit = _light_at(
+        px, py, pz, nx, ny, nz, lights, ambient, view, scene, part, rgba[geom, 0], rgba[geom, 1], rgba[geom, 2]
+    )
+    for c in range(6):
+        work.lit[corner, c] = lit[c]
 
 
-@njit(**_INLINE)
+@inlined
 def _bilinear(texels, first, width, height, u, v, wrap):
-    """Texture value 0..1 at texel coordinates (u, v), repeated or clamped at the border."""
+    """Texture value 0..1 at texel coordinates (u, v) inside the image, repeated or clamped at its border."""
     u, v = u - 0.5, v - 0.5
     x, y = math.floor(u), math.floor(v)
     fu, fv = u - x, v - y
     if wrap:
-        x0, x1, y0, y1 = x % width, (x + 1) % width, y % height, (y + 1) % height
+        x0, y0 = x + width if x < 0 else x, y + height if y < 0 else y
+        x1, y1 = 0 if x0 + 1 >= width else x0 + 1, 0 if y0 + 1 >= height else y0 + 1
     else:
         x0, x1 = min(max(x, 0), width - 1), min(max(x + 1, 0), width - 1)
         y0, y1 = min(max(y, 0), height - 1), min(max(y + 1, 0), height - 1)
     a, b = first + y0 * width, first + y1 * width
-    w00, w01, w10, w11 = (1 - fu) * (1 - fv), fu * (1 - fv), (1 - fu) * fv, fu * fv
-    p, q, r, s = texels[a + x0], texels[a + x1], texels[b + x0], texels[b + x1]
+    p, q, r, s = a + x0, a + x1, b + x0, b + x1
     k = 1.0 / 255.0
+    w00, w01, w10, w11 = k * (1 - fu) * (1 - fv), k * fu * (1 - fv), k * (1 - fu) * fv, k * fu * fv
     return (
-        k * (w00 * p[0] + w01 * q[0] + w10 * r[0] + w11 * s[0]),
-        k * (w00 * p[1] + w01 * q[1] + w10 * r[1] + w11 * s[1]),
-        k * (w00 * p[2] + w01 * q[2] + w10 * r[2] + w11 * s[2]),
+        w00 * texels[p, 0] + w01 * texels[q, 0] + w10 * texels[r, 0] + w11 * texels[s, 0],
+        w00 * texels[p, 1] + w01 * texels[q, 1] + w10 * texels[r, 1] + w11 * texels[s, 1],
+        w00 * texels[p, 2] + w01 * texels[q, 2] + w10 * texels[r, 2] + w11 * texels[s, 2],
     )
 
 
-@njit(**_INLINE)
+@inlined
 def _trilinear(scene, texture, side, s, t, ds, wrap):
     """Mip-mapped texture value at (s, t) in 0..1 where a sample spans `ds` of the base image's texels."""
     levels, faces = scene.texture[texture, 2], scene.texture[texture, 1]
@@ -122,14 +130,15 @@ def _trilinear(scene, texture, side, s, t, ds, wrap):
     for step in range(2):
         weight = mix if step else 1.0 - mix
         if weight > 0.0:
-            first, width, height = scene.level[texture, low + step]
+            first = scene.level[texture, low + step, 0]
+            width, height = scene.level[texture, low + step, 1], scene.level[texture, low + step, 2]
             first += (side if faces == 6 else 0) * width * height
             x, y, z = _bilinear(scene.texels, first, width, height, s * width, t * height, wrap)
             r, g, b = r + weight * x, g + weight * y, b + weight * z
     return r, g, b
 
 
-@njit(**_INLINE)
+@inlined
 def _cube_side(x, y, z):
     ax, ay, az = abs(x), abs(y), abs(z)
     if ax >= ay and ax >= az:
@@ -139,7 +148,7 @@ def _cube_side(x, y, z):
     return 4 if z > 0 else 5
 
 
-@njit(**_INLINE)
+@inlined
 def _cube_st(side, x, y, z):
     """Coordinates 0..1 of a direction on one side of a cube map (OpenGL's table of major axes)."""
     if side == 0:
@@ -158,7 +167,7 @@ def _cube_st(side, x, y, z):
     return 0.5 * (s / m + 1.0), 0.5 * (t / m + 1.0)
 
 
-@njit(**_INLINE)
+@inlined
 def _texture(scene, texture, here, right, below):
     """Texture value at a coordinate [3]; its neighbours one pixel right and below choose the mip level."""
     size = float(scene.level[texture, 0, 1])
@@ -167,7 +176,8 @@ def _texture(scene, texture, here, right, below):
         sx, tx = (right[0] - here[0]) * size, (right[1] - here[1]) * rows
         sy, ty = (below[0] - here[0]) * size, (below[1] - here[1]) * rows
         span = math.sqrt(max(sx * sx + tx * tx, sy * sy + ty * ty))
-        return _trilinear(scene, texture, 0, here[0], here[1], span, True)
+        s, t = here[0] - math.floor(here[0]), here[1] - math.floor(here[1])
+        return _trilinear(scene, texture, 0, s, t, span, True)
     side = _cube_side(here[0], here[1], here[2])
     s, t = _cube_st(side, here[0], here[1], here[2])
     s1, t1 = _cube_st(side, right[0], right[1], right[2])
@@ -176,32 +186,34 @@ def _texture(scene, texture, here, right, below):
     return _trilinear(scene, texture, side, s, t, span, False)
 
 
-@njit(**_INLINE)
-def _edge(a, b, x, y):
-    """Triple product of two camera-frame corners and the ray (x, y, 1), in double precision."""
-    a0, a1, a2, b0, b1, b2 = float(a[0]), float(a[1]), float(a[2]), float(b[0]), float(b[1]), float(b[2])
-    return (a1 * b2 - a2 * b1) * x + (a2 * b0 - a0 * b2) * y + (a0 * b1 - a1 * b0)
+@inlined
+def _cross(cam_pos, a, b):
+    """Cross product of two camera-frame corners, in double precision."""
+    a0, a1, a2 = float(cam_pos[a, 0]), float(cam_pos[a, 1]), float(cam_pos[a, 2])
+    b0, b1, b2 = float(cam_pos[b, 0]), float(cam_pos[b, 1]), float(cam_pos[b, 2])
+    return a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, a0 * b1 - a1 * b0
 
 
-@njit(**_INLINE)
-def _weights(cam_pos, i, j, k, x, y):
-    """Perspective-correct barycentric weights where the ray (x, y, 1) meets the plane of a triangle."""
-    a, b, c = cam_pos[i], cam_pos[j], cam_pos[k]
-    q0, q1, q2 = _edge(b, c, x, y), _edge(c, a, x, y), _edge(a, b, x, y)
-    total = q0 + q1 + q2
+@inlined
+def _normalised(e0, e1, e2):
+    total = e0 + e1 + e2
     inv = 1.0 / total if total != 0.0 else 0.0
-    return q0 * inv, q1 * inv, q2 * inv
+    return e0 * inv, e1 * inv, e2 * inv
 
 
-@njit(**_INLINE)
-def _uvw(scene, face, work, x, y, out):
-    q0, q1, q2 = _weights(work.cam_pos, scene.face_pos[face, 0], scene.face_pos[face, 1], scene.face_pos[face, 2], x, y)
-    a, b, c = scene.face_corner[face]
-    for n in range(3):
-        out[n] = q0 * scene.uvw[a, n] + q1 * scene.uvw[b, n] + q2 * scene.uvw[c, n]
+@inlined
+def _uvw(scene, face, e0, e1, e2):
+    """Texture coordinate of a face at barycentric weights that need not add up to one."""
+    q0, q1, q2 = _normalised(e0, e1, e2)
+    a, b, c = scene.face_corner[face, 0], scene.face_corner[face, 1], scene.face_corner[face, 2]
+    return (
+        q0 * scene.uvw[a, 0] + q1 * scene.uvw[b, 0] + q2 * scene.uvw[c, 0],
+        q0 * scene.uvw[a, 1] + q1 * scene.uvw[b, 1] + q2 * scene.uvw[c, 1],
+        q0 * scene.uvw[a, 2] + q1 * scene.uvw[b, 2] + q2 * scene.uvw[c, 2],
+    )
 
 
-@njit(**_INLINE)
+@inlined
 def _unshadowed(px, py, pz, shadow, shadow_view):
     """Share of the shadow-casting light that reaches a world point, 0..1 (four shadow-map samples)."""
     r0, r1, r2, d0, d1, d2, f0, f1, f2 = camera_axes(shadow_view)
@@ -223,14 +235,29 @@ def _unshadowed(px, py, pz, shadow, shadow_view):
     return (1 - fv) * a + fv * b
 
 
-@njit(**_INLINE)
-def _shade_face(scene, face, x, y, view, xpos, xmat, rgba, lights, ambient, shadow_view, work, buf):
-    """Colour 0..1 of one face where the ray (x, y, 1) meets it -> buf[0, :3]."""
+@inlined
+def _tiny(screen, i, j, k, limit):
+    """True if a triangle in front of the camera is smaller than `limit` samples."""
+    if min(screen[i, 2], min(screen[j, 2], screen[k, 2])) < 0.0:
+        return False
+    x = max(abs(screen[i, 0] - screen[j, 0]), abs(screen[i, 0] - screen[k, 0]))
+    y = max(abs(screen[i, 1] - screen[j, 1]), abs(screen[i, 1] - screen[k, 1]))
+    return max(x, y) < limit
+
+
+@inlined
+def _shade_face(scene, face, x, y, step, view, xpos, xmat, rgba, lights, ambient, shadow_view, work):
+    """Colour 0..1 of one face where the ray (x, y, 1) meets it; a pixel spans `step` samples."""
     part = scene.face_part[face]
     geom = scene.part_geom[part]
-    a, b, c = scene.face_corner[face]
-    i, j, k = scene.face_pos[face]
-    q0, q1, q2 = _weights(work.cam_pos, i, j, k, x, y)
+    i, j, k = scene.face_pos[face, 0], scene.face_pos[face, 1], scene.face_pos[face, 2]
+    a, b, c = scene.face_corner[face, 0], scene.face_corner[face, 1], scene.face_corner[face, 2]
+    # The ray (x, y, 1) meets the triangle's plane at weights linear in x and y, up to their sum.
+    ax, ay, az = _cross(work.cam_pos, j, k)
+    bx, by, bz = _cross(work.cam_pos, k, i)
+    cx, cy, cz = _cross(work.cam_pos, i, j)
+    e0, e1, e2 = ax * x + ay * y + az, bx * x + by * y + bz, cx * x + cy * y + cz
+    q0, q1, q2 = _normalised(e0, e1, e2)
     shadows = shadow_view.width > 1
     plane = scene.part_plane[part] > 0
     px = py = pz = 0.0
@@ -240,110 +267,138 @@ def _shade_face(scene, face, x, y, view, xpos, xmat, rgba, lights, ambient, shad
         px = view.pos[0] + z * (r0 * x + d0 * y + f0)
         py = view.pos[1] + z * (r1 * x + d1 * y + f1)
         pz = view.pos[2] + z * (r2 * x + d2 * y + f2)
-    lit = buf[1]
     if plane:  # lit at every pixel: a plane is two triangles here, however large
-        m = xmat[geom]
-        _light_at(px, py, pz, m[2], m[5], m[8], lights, ambient, view, scene.part_lit[part], rgba[geom], lit)
+        nx, ny, nz = xmat[geom, 2], xmat[geom, 5], xmat[geom, 8]
+        red, green, blue = rgba[geom, 0], rgba[geom, 1], rgba[geom, 2]
+        lit = _light_at(px, py, pz, nx, ny, nz, lights, ambient, view, scene, part, red, green, blue)
+        r, g, bl, sr, sg, sb = lit
     else:
+        if _tiny(work.screen, i, j, k, step):  # smaller than a pixel: its nearest corner is enough
+            a = a if q0 >= q1 and q0 >= q2 else b if q1 >= q2 else c
+            b = c = a
         for corner in (a, b, c):
-            _light_corner(scene, corner, part, xpos[geom], xmat[geom], lights, ambient, view, rgba[geom], work)
-        for n in range(6 if shadows else 3):
-            lit[n] = q0 * work.lit[a, n] + q1 * work.lit[b, n] + q2 * work.lit[c, n]
-    share = 0.0
-    if shadows and lit[3] + lit[4] + lit[5] > 0.0:
+            if work.lit_stamp[corner] != work.stamp[0]:
+                _light_corner(scene, corner, part, xpos, xmat, lights, ambient, view, rgba, work)
+        lit = work.lit
+        r = q0 * lit[a, 0] + q1 * lit[b, 0] + q2 * lit[c, 0]
+        g = q0 * lit[a, 1] + q1 * lit[b, 1] + q2 * lit[c, 1]
+        bl = q0 * lit[a, 2] + q1 * lit[b, 2] + q2 * lit[c, 2]
+        sr = q0 * lit[a, 3] + q1 * lit[b, 3] + q2 * lit[c, 3]
+        sg = q0 * lit[a, 4] + q1 * lit[b, 4] + q2 * lit[c, 4]
+        sb = q0 * lit[a, 5] + q1 * lit[b, 5] + q2 * lit[c, 5]
+    if shadows and sr + sg + sb > 0.0:
         share = _unshadowed(px, py, pz, work.shadow, shadow_view)
-    for n in range(3):
-        buf[0, n] = lit[n] + share * lit[n + 3]
+        r, g, bl = r + share * sr, g + share * sg, bl + share * sb
     texture = scene.part_texture[part]
     if texture >= 0:
-        for n in range(3):
-            buf[2, n] = q0 * scene.uvw[a, n] + q1 * scene.uvw[b, n] + q2 * scene.uvw[c, n]
-        _uvw(scene, face, work, x + 1.0 / view.fx, y, buf[3])
-        _uvw(scene, face, work, x, y + 1.0 / view.fy, buf[4])
-        tr, tg, tb = _texture(scene, texture, buf[2], buf[3], buf[4])
-        buf[0, 0], buf[0, 1], buf[0, 2] = buf[0, 0] * tr, buf[0, 1] * tg, buf[0, 2] * tb
-    for n in range(3):
-        buf[0, n] = min(1.0, max(0.0, buf[0, n]))
+        dx, dy = step / view.fx, step / view.fy
+        here = _uvw(scene, face, e0, e1, e2)
+        right = _uvw(scene, face, e0 + ax * dx, e1 + bx * dx, e2 + cx * dx)
+        below = _uvw(scene, face, e0 + ay * dy, e1 + by * dy, e2 + cy * dy)
+        tr, tg, tb = _texture(scene, texture, here, right, below)
+        r, g, bl = r * tr, g * tg, bl * tb
+    return min(1.0, max(0.0, r)), min(1.0, max(0.0, g)), min(1.0, max(0.0, bl))
 
 
-@njit(**_INLINE)
-def _sky_direction(view, x, y, out):
+@inlined
+def _sky_direction(view, x, y):
     """World direction of the ray (x, y, 1) in the sky box's axes."""
     r0, r1, r2, d0, d1, d2, f0, f1, f2 = camera_axes(view)
-    out[0], out[1], out[2] = r0 * x + d0 * y + f0, r2 * x + d2 * y + f2, -(r1 * x + d1 * y + f1)
+    return r0 * x + d0 * y + f0, r2 * x + d2 * y + f2, -(r1 * x + d1 * y + f1)
 
 
-@njit(**_INLINE)
-def _sky(scene, x, y, view, buf):
-    """Background colour along a ray -> buf[0, :3]; black without a sky box."""
-    buf[0, 0] = buf[0, 1] = buf[0, 2] = 0.0
+@inlined
+def _sky(scene, x, y, step, view):
+    """Background colour along a ray; black without a sky box."""
     if scene.skybox < 0:
-        return
-    _sky_direction(view, x, y, buf[2])
-    _sky_direction(view, x + 1.0 / view.fx, y, buf[3])
-    _sky_direction(view, x, y + 1.0 / view.fy, buf[4])
-    buf[0, 0], buf[0, 1], buf[0, 2] = _texture(scene, scene.skybox, buf[2], buf[3], buf[4])
+        return 0.0, 0.0, 0.0
+    here = _sky_direction(view, x, y)
+    right, below = _sky_direction(view, x + step / view.fx, y), _sky_direction(view, x, y + step / view.fy)
+    return _texture(scene, scene.skybox, here, right, below)
 
 
-@njit(**_FAST)
-def shade_image(scene, samples, view, xpos, xmat, rgba, lights, ambient, shadow_view, work, use_static, out):
-    """Colour every pixel of out [H,W,3] uint8 from `work.ids`; `samples` per pixel side, `view` in samples."""
-    height, width = out.shape[0], out.shape[1]
-    buf = np.empty((5, 6))
-    total = samples * samples
-    half = 0.5 * samples
-    scale = 255.0 / total
-    for row in range(height):
-        for column in range(width):
-            y0, x0 = row * samples, column * samples
-            same, static = True, use_static
-            for n in range(total):
-                y, x = y0 + n // samples, x0 + n % samples
-                same = same and work.ids[y, x] == work.ids[y0, x0]
-                static = static and work.ids[y, x] == work.static_ids[y, x]
-            if static:
-                for c in range(3):
-                    out[row, column, c] = work.static_rgb[row, column, c]
-                continue
-            r = g = b = 0.0
-            last = np.int32(-1)
-            for n in range(1 if same else total):
-                mark = work.ids[y0 + n // samples, x0 + n % samples]
-                if mark != last:
-                    sx = x0 + (half if same else n % samples + 0.5)
-                    sy = y0 + (half if same else n // samples + 0.5)
-                    x, y = (sx - view.cx) / view.fx, (sy - view.cy) / view.fy
-                    if mark == 0:
-                        _sky(scene, x, y, view, buf)
-                    else:
-                        _shade_face(
-                            scene, mark - 1, x, y, view, xpos, xmat, rgba, lights, ambient, shadow_view, work, buf
-                        )
-                    last = mark
-                weight = total if same else 1
-                r, g, b = r + weight * buf[0, 0], g + weight * buf[0, 1], b + weight * buf[0, 2]
-            out[row, column, 0] = np.uint8(r * scale + 0.5)
-            out[row, column, 1] = np.uint8(g * scale + 0.5)
-            out[row, column, 2] = np.uint8(b * scale + 0.5)
+@inlined
+def _equal(ids, others, y0, x0, samples):
+    """True if a pixel's samples are the same in two pictures."""
+    for y in range(y0, y0 + samples):
+        for x in range(x0, x0 + samples):
+            if ids[y, x] != others[y, x]:
+                return False
+    return True
 
 
-@njit(**_FAST)
-def shade_layer(scene, samples, alpha, view, xpos, xmat, rgba, lights, ambient, shadow_view, work, out):
-    """Blend the transparent surface in `work.layer_ids` over out [H,W,3] uint8."""
-    buf = np.empty((5, 6))
+@inlined
+def _uniform(ids, y0, x0, samples):
+    """True if all samples of a pixel lie on one face."""
+    for y in range(y0, y0 + samples):
+        for x in range(x0, x0 + samples):
+            if ids[y, x] != ids[y0, x0]:
+                return False
+    return True
+
+
+@inlined
+def _same_part(scene, ids, y0, x0, samples):
+    """True if all samples of a pixel lie on one part."""
+    first = ids[y0, x0]
+    if first == 0:
+        return False
+    part = scene.face_part[first - 1]
+    for y in range(y0, y0 + samples):
+        for x in range(x0, x0 + samples):
+            if ids[y, x] == 0 or scene.face_part[ids[y, x] - 1] != part:
+                return False
+    return True
+
+
+@compiled
+def shade_image(
+    scene, samples, ids, alpha, use_static, view, xpos, xmat, rgba, lights, ambient, shadow_view, work, out
+):
+    """Colour out [H,W,3] uint8 from the faces `ids` sees; `samples` per pixel side, `view` counted in samples.
+
+    With `use_static`, pixels that show what never moves are left as they are. With alpha < 1, faces are
+    blended over `out` and nothing is drawn where there are none.
+    """
     total = samples * samples
     for row in range(out.shape[0]):
         for column in range(out.shape[1]):
-            mark, count = np.int32(0), 0
-            for n in range(total):
-                here = work.layer_ids[row * samples + n // samples, column * samples + n % samples]
-                if here > 0:
-                    mark, count = here, count + 1
-            if count == 0:
+            y0, x0 = row * samples, column * samples
+            if use_static and _equal(ids, work.static_ids, y0, x0, samples):
                 continue
-            x, y = ((column + 0.5) * samples - view.cx) / view.fx, ((row + 0.5) * samples - view.cy) / view.fy
-            _shade_face(scene, mark - 1, x, y, view, xpos, xmat, rgba, lights, ambient, shadow_view, work, buf)
-            cover = alpha * count / total
-            for c in range(3):
-                value = (1.0 - cover) * out[row, column, c] + 255.0 * cover * buf[0, c]
-                out[row, column, c] = np.uint8(value + 0.5)
+            same = _uniform(ids, y0, x0, samples)
+            if alpha < 1.0 and same and ids[y0, x0] == 0:
+                continue
+            # Inside one part, two opposite samples are as good as all of them.
+            stride = total if same else total - 1 if _same_part(scene, ids, y0, x0, samples) else 1
+            r = g = b = weight = tried = 0.0
+            last, colour = np.int32(-1), (0.0, 0.0, 0.0)
+            for n in range(0, total, stride):
+                mark = ids[y0 + n // samples, x0 + n % samples]
+                tried += 1.0
+                if mark == 0 and alpha < 1.0:
+                    continue
+                if mark != last:
+                    sx = x0 + (0.5 * samples if same else n % samples + 0.5)
+                    sy = y0 + (0.5 * samples if same else n // samples + 0.5)
+                    u, v = (sx - view.cx) / view.fx, (sy - view.cy) / view.fy
+                    if mark == 0:
+                        colour = _sky(scene, u, v, samples, view)
+                    else:
+                        colour = _shade_face(
+                            scene, mark - 1, u, v, samples, view, xpos, xmat, rgba, lights, ambient, shadow_view, work
+                        )
+                    last = mark
+                weight += 1.0
+                r, g, b = r + colour[0], g + colour[1], b + colour[2]
+            cover = alpha * weight / tried
+            scale = 255.0 * cover / max(weight, 1.0)
+            if alpha < 1.0:
+                keep = 1.0 - cover
+                r = r * scale + keep * out[row, column, 0]
+                g = g * scale + keep * out[row, column, 1]
+                b = b * scale + keep * out[row, column, 2]
+                scale = 1.0
+            out[row, column, 0] = np.uint8(r * scale + 0.5)
+            out[row, column, 1] = np.uint8(g * scale + 0.5)
+            out[row, column, 2] = np.uint8(b * scale + 0.5)

@@ -9,13 +9,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from robolearn.envs.raster.compiled import compiled, inlined
 
 __all__ = ["Scene", "View", "Workspace", "camera_axes", "draw_parts"]
 
-_FAST = {"nogil": True, "cache": True, "fastmath": {"contract", "arcp", "nsz", "reassoc"}}
-# Passing a scene to a function copies its two dozen array headers; inlining avoids that per pixel.
-_INLINE = {**_FAST, "forceinline": True}
 _ONE = np.float32(1)
 _ZERO = np.float32(0)
 _HALF = np.float32(0.5)
@@ -65,6 +63,7 @@ class Workspace(NamedTuple):
 
     cam_pos: np.ndarray  # [P,3] positions in the camera frame
     screen: np.ndarray  # [P,3] x, y [samples], 1/z; negative behind the near plane
+    polygon: np.ndarray  # [2,10,3] a triangle being clipped
     ids: np.ndarray  # [h,w]
     inv_z: np.ndarray  # [h,w]
     static_ids: np.ndarray
@@ -81,14 +80,14 @@ class Workspace(NamedTuple):
     shadow_ids: np.ndarray
 
 
-@njit(**_INLINE)
+@inlined
 def camera_axes(view):
     """Rows right, down, forward of the camera in the world."""
     m = view.mat
     return m[0], m[3], m[6], -m[1], -m[4], -m[7], -m[2], -m[5], -m[8]
 
 
-@njit(**_INLINE)
+@inlined
 def _bound(d, e):
     """Where an edge function e + d*t reaches zero: (lower, upper) limits of t."""
     if d > _ZERO:
@@ -100,7 +99,7 @@ def _bound(d, e):
     return np.float32(-1e9), np.float32(1e9)
 
 
-@njit(**_INLINE)
+@inlined
 def _triangle(ids, inv_z, mark, x0, y0, w0, x1, y1, w1, x2, y2, w2):
     """Draw one triangle whose corners run clockwise on the screen (y down) into the z-buffer."""
     height, width = ids.shape
@@ -144,44 +143,52 @@ def _triangle(ids, inv_z, mark, x0, y0, w0, x1, y1, w1, x2, y2, w2):
             id_row[t] = mark if nearer else id_row[t]
 
 
-@njit(**_FAST)
-def _clip(polygon, count, a, b, c, d, out):
-    """Keep the part of a polygon where a*x + b*y + c*z + d >= 0; returns its number of corners."""
+@compiled
+def _clip(polygon, source, target, count, a, b, c, d):
+    """Keep the part of polygon[source] where a*x + b*y + c*z + d >= 0 in polygon[target]; returns its corners."""
     kept = 0
     for i in range(count):
         j = (i + 1) % count
-        di = a * polygon[i, 0] + b * polygon[i, 1] + c * polygon[i, 2] + d
-        dj = a * polygon[j, 0] + b * polygon[j, 1] + c * polygon[j, 2] + d
+        di = a * polygon[source, i, 0] + b * polygon[source, i, 1] + c * polygon[source, i, 2] + d
+        dj = a * polygon[source, j, 0] + b * polygon[source, j, 1] + c * polygon[source, j, 2] + d
         if di >= 0:
-            out[kept] = polygon[i]
+            for k in range(3):
+                polygon[target, kept, k] = polygon[source, i, k]
             kept += 1
         if (di >= 0) != (dj >= 0):
-            out[kept] = polygon[i] + di / (di - dj) * (polygon[j] - polygon[i])
+            share = di / (di - dj)
+            for k in range(3):
+                here = polygon[source, i, k]
+                polygon[target, kept, k] = here + share * (polygon[source, j, k] - here)
             kept += 1
     return kept
 
 
-@njit(**_FAST)
-def _clipped_triangle(ids, inv_z, mark, corners, view):
-    """Draw a triangle [3,3] in the camera frame that crosses the near plane or lies far off the screen."""
-    a, b = np.empty((10, 3)), np.empty((10, 3))
-    a[:3] = corners
+@compiled
+def _clipped_triangle(ids, inv_z, mark, polygon, view):
+    """Draw the triangle polygon[0, :3] in the camera frame that crosses the near plane or lies far off the screen."""
     gx, gy = _GUARD * view.width / view.fx, _GUARD * view.height / view.fy
-    n = _clip(a, 3, 0.0, 0.0, 1.0, -view.near, b)
-    n = _clip(b, n, 1.0, 0.0, gx, 0.0, a)
-    n = _clip(a, n, -1.0, 0.0, gx, 0.0, b)
-    n = _clip(b, n, 0.0, 1.0, gy, 0.0, a)
-    n = _clip(a, n, 0.0, -1.0, gy, 0.0, b)
-    for i in range(n):
-        w = 1.0 / b[i, 2]
-        b[i, 0], b[i, 1], b[i, 2] = view.cx + view.fx * b[i, 0] * w, view.cy + view.fy * b[i, 1] * w, w
-    p = b.astype(np.float32)
+    n = _clip(polygon, 0, 1, 3, 0.0, 0.0, 1.0, -view.near)
+    n = _clip(polygon, 1, 0, n, 1.0, 0.0, gx, 0.0)
+    n = _clip(polygon, 0, 1, n, -1.0, 0.0, gx, 0.0)
+    n = _clip(polygon, 1, 0, n, 0.0, 1.0, gy, 0.0)
+    n = _clip(polygon, 0, 1, n, 0.0, -1.0, gy, 0.0)
+    x0, y0, w0 = _screen(polygon, 0, view)
     for i in range(1, n - 1):
-        j = i + 1
-        _triangle(ids, inv_z, mark, p[0, 0], p[0, 1], p[0, 2], p[i, 0], p[i, 1], p[i, 2], p[j, 0], p[j, 1], p[j, 2])
+        x1, y1, w1 = _screen(polygon, i, view)
+        x2, y2, w2 = _screen(polygon, i + 1, view)
+        _triangle(ids, inv_z, mark, x0, y0, w0, x1, y1, w1, x2, y2, w2)
 
 
-@njit(**_INLINE)
+@inlined
+def _screen(polygon, i, view):
+    """Screen position and 1/z of corner i of polygon[1]."""
+    w = 1.0 / max(polygon[1, i, 2], 1e-12)
+    x, y = view.cx + view.fx * polygon[1, i, 0] * w, view.cy + view.fy * polygon[1, i, 1] * w
+    return np.float32(x), np.float32(y), np.float32(w)
+
+
+@inlined
 def _row(a, b, c, m):
     """Row vector (a, b, c) times a 3x3 matrix [9]."""
     return (
@@ -191,7 +198,7 @@ def _row(a, b, c, m):
     )
 
 
-@njit(**_INLINE)
+@inlined
 def _project(scene, part, xpos, xmat, view, cam_pos, screen):
     """Bring one part's positions into the camera frame and onto the screen; returns 0 hidden, 1 inside, 2 clip."""
     r0, r1, r2, d0, d1, d2, f0, f1, f2 = camera_axes(view)
@@ -226,11 +233,11 @@ def _project(scene, part, xpos, xmat, view, cam_pos, screen):
     return 2 if oz - radius < view.near or wide or tall else 1
 
 
-@njit(**_INLINE)
-def _draw_part(scene, part, view, cam_pos, screen, may_clip, ids, inv_z):
+@inlined
+def _draw_part(scene, part, view, work, may_clip, ids, inv_z):
     """Draw the front faces of one projected part."""
     guard_x, guard_y = np.float32(_GUARD * view.width), np.float32(_GUARD * view.height)
-    corners = np.empty((3, 3))
+    screen, cam_pos, polygon = work.screen, work.cam_pos, work.polygon
     for face in range(scene.face_start[part], scene.face_start[part + 1]):
         i, j, k = scene.face_pos[face, 0], scene.face_pos[face, 1], scene.face_pos[face, 2]
         x0, y0, w0 = screen[i, 0], screen[i, 1], screen[i, 2]
@@ -245,13 +252,13 @@ def _draw_part(scene, part, view, cam_pos, screen, may_clip, ids, inv_z):
                 if w0 < _ZERO and w1 < _ZERO and w2 < _ZERO:
                     continue
                 for c in range(3):
-                    corners[0, c], corners[1, c], corners[2, c] = cam_pos[i, c], cam_pos[k, c], cam_pos[j, c]
-                _clipped_triangle(ids, inv_z, mark, corners, view)
+                    polygon[0, 0, c], polygon[0, 1, c], polygon[0, 2, c] = cam_pos[i, c], cam_pos[k, c], cam_pos[j, c]
+                _clipped_triangle(ids, inv_z, mark, polygon, view)
                 continue
         _triangle(ids, inv_z, mark, x0, y0, w0, x2, y2, w2, x1, y1, w1)
 
 
-@njit(**_FAST)
+@compiled
 def draw_parts(scene, parts, xpos, xmat, view, work, ids, inv_z):
     """Project and draw the listed parts at the geom poses xpos [G,3], xmat [G,9] into a z-buffer."""
     for index in range(parts.shape[0]):
@@ -259,4 +266,4 @@ def draw_parts(scene, parts, xpos, xmat, view, work, ids, inv_z):
         geom = scene.part_geom[part]
         seen = _project(scene, part, xpos[geom], xmat[geom], view, work.cam_pos, work.screen)
         if seen:
-            _draw_part(scene, part, view, work.cam_pos, work.screen, seen == 2, ids, inv_z)
+            _draw_part(scene, part, view, work, seen == 2, ids, inv_z)
