@@ -95,6 +95,9 @@ class RowsEnv(gymnasium.vector.VectorEnv):
         reward = np.where(good, reward, 0.0)
         return self.observe(), reward, self._terminated.copy(), self._truncated.copy(), self.info()
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.spec.metadata.get('env', '')!r}, num_envs={self.num_envs})"
+
     def info(self) -> dict[str, Any]:
         """Return what goes beside the observations: success, diverged, steps, each [E]."""
         return {

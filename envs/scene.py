@@ -80,6 +80,9 @@ def add_arm(
     `<prefix>grip_site`. Its camera is "wrist" on the first arm, `<prefix>wrist` on others.
     """
     robot = _load(arm.asset, visual, keep="")
+    for joint in list(robot.joints):
+        if joint.name not in arm.joints:  # such as a head
+            robot.delete(joint)
     hand = _load(arm.gripper.asset, visual, keep="finger|hand")
     robot.body("right_hand").add_frame().attach_body(hand.worldbody.first_body(), "", "")
     frame = spec.worldbody.add_frame(pos=list(base_m), quat=quat_yaw(yaw_rad))

@@ -51,7 +51,19 @@ _TABLE: dict[str, dict[str, str]] = {
         "pick_place": "robolearn.envs.suite:TaskConfig",
         "pick_place_language": "robolearn.envs.suite:TaskConfig",
         "pusht": "robolearn.envs.pusht:PushTConfig",
-        "robolearn/*": "robolearn.envs.suite:TaskConfig",
+        "robolearn/button": "robolearn.envs.suite:TaskConfig",
+        "robolearn/can": "robolearn.envs.suite:TaskConfig",
+        "robolearn/door": "robolearn.envs.suite:TaskConfig",
+        "robolearn/drawer": "robolearn.envs.suite:TaskConfig",
+        "robolearn/handover": "robolearn.envs.suite:TaskConfig",
+        "robolearn/language": "robolearn.envs.suite:TaskConfig",
+        "robolearn/lift": "robolearn.envs.suite:TaskConfig",
+        "robolearn/peg_insertion": "robolearn.envs.suite:TaskConfig",
+        "robolearn/reach": "robolearn.envs.suite:TaskConfig",
+        "robolearn/square": "robolearn.envs.suite:TaskConfig",
+        "robolearn/stack": "robolearn.envs.suite:TaskConfig",
+        "robolearn/tool_hang": "robolearn.envs.suite:TaskConfig",
+        "robolearn/wipe": "robolearn.envs.suite:TaskConfig",
         "metaworld/*": "robolearn.envs.metaworld:MetaWorldConfig",
         "robosuite/*": "robolearn.envs.robosuite:RobosuiteConfig",
     },
@@ -82,7 +94,12 @@ _TABLE: dict[str, dict[str, str]] = {
     },
     # Robots: a frozen constants object `robolearn.robots.Arm`.
     "robot": {
+        "iiwa": "robolearn.robots.iiwa:IIWA",
+        "jaco": "robolearn.robots.jaco:JACO",
+        "kinova3": "robolearn.robots.kinova3:KINOVA3",
         "panda": "robolearn.robots.panda:PANDA",
+        "sawyer": "robolearn.robots.sawyer:SAWYER",
+        "ur5e": "robolearn.robots.ur5e:UR5E",
     },
 }
 

@@ -17,7 +17,7 @@ _GAP_Y_M = -0.053  # middle between the panel and the bar
 
 
 def door(arm: Arm) -> Task:
-    """Return the task: the hinge past 0.3 rad."""
+    """Return the task: the hinge held past 0.3 rad for half a second."""
     names, observe = body_features(["handle"], joints=["hinge"])
     return Task(
         name="door",
@@ -34,6 +34,7 @@ def door(arm: Arm) -> Task:
             Phase(_behind_bar(0.005, pull_m=0.08), grip=1, speed_m=0.04),
         ),
         instructions=lambda view: np.full(len(view.qpos), "open the door"),
+        hold_steps=10,
         max_steps=200,
     )
 
@@ -47,7 +48,8 @@ def _scene(arm: Arm, visual: bool) -> mujoco.MjSpec:
         post.contype, post.conaffinity, post.group, post.rgba = 0, 0, 1, _FRAME
     panel = body.add_body(name="door", pos=[0, 0, 0])
     hinge = (_HINGE_M, 0, 0)
-    add_joint(panel, "hinge", "hinge", (0, 0, 1), (0.0, _LIMIT_RAD), damping=1.0, frictionloss=1.0, at_m=hinge)
+    joint = add_joint(panel, "hinge", "hinge", (0, 0, 1), (0.0, _LIMIT_RAD), damping=1.0, frictionloss=1.0, at_m=hinge)
+    joint.stiffness[0] = 8.0  # a closer: a door that was only bumped falls shut
     add_box(panel, "panel", (0, 0, 0), (0.22, 0.02, 0.29), _WOOD, mass_kg=2.4)
     handle = panel.add_body(name="handle", pos=[-0.1, _BAR_Y_M, -0.025])
     add_box(handle, "bar", (0, 0, 0), (0.075, 0.015, 0.02), _METAL, mass_kg=0.1)
