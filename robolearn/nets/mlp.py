@@ -17,8 +17,9 @@ __all__ = ["MLPConfig", "ResidualMLP"]
 class MLPConfig:
     """`depth` pre-norm residual blocks of `width`; the condition is concatenated to the input.
 
-    With `film`, condition and time also scale and shift every block (arXiv 1709.07871): products of
-    what is seen and what is asked, which an instruction needs to pick one object among several.
+    With `film`, condition and time also gate the input and scale and shift every block (arXiv
+    1709.07871): products of what is seen and what is asked, which an instruction needs to pick one
+    object among several.
     """
 
     name: Literal["mlp"] = "mlp"
@@ -44,6 +45,7 @@ class ResidualMLP(nn.Module):
         super().__init__()
         self.time = TimeEmbedding(config.time_width, times, scale=50.0, max_period=128.0)
         given = flat_size(shapes) + self.time.dim
+        self.gate = nn.Linear(given, given) if config.film else None
         self.inputs = nn.Linear(chunk * dim + given, config.width)
         self.blocks = nn.ModuleList(
             ResidualBlock(config.width, config.dropout, given if config.film else 0) for _ in range(config.depth)
@@ -53,7 +55,8 @@ class ResidualMLP(nn.Module):
     def forward(self, actions: Tensor, time: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
         """Return [B,K,A]."""
         given = torch.cat([flat_condition(condition), self.time(time)], -1)
-        x = self.inputs(torch.cat([actions.flatten(1), given], -1))
+        seen = given if self.gate is None else given * 2 * self.gate(given).sigmoid()
+        x = self.inputs(torch.cat([actions.flatten(1), seen], -1))
         for block in self.blocks:
             x = block(x, given)
         return self.outputs(x).view_as(actions)
