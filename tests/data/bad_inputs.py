@@ -195,7 +195,7 @@ def table_variants() -> Iterator[Variant]:
     for rows in ([0, 2], [0, 1, 1, 2], [1, 2], [0, 0, 1, 2], [2], [], [0, 1]):
         yield f"12 rows {rows}", "v3", edit_table(EPISODES, lambda t, rows=rows: t.take(pa.array(rows, pa.int64())))
     for column, value in (("length", 99), ("dataset_from_index", 0), ("dataset_to_index", 999), ("length", 0)):
-        yield f"12 {column}", "v3", edit_table(EPISODES, put(column, 1, value))
+        yield f"12 {column} {value}", "v3", edit_table(EPISODES, put(column, 1, value))
     for row, value in ((1, -1.0), (2, 0.0), (5, 0.1), (8, 0.0), (9, 0.05), (12, 0.2), (26, 0.3)):
         yield f"13 time {row}", "v3", edit_table(DATA, put("timestamp", row, value))
     for value in (-1, 2, 5, 1000, 2**31, 2**40, -(2**40)):
