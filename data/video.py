@@ -54,7 +54,8 @@ class Encoder:
         picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
         picture.pts = self.frames
         picture.time_base = 1 / self._stream.codec_context.framerate
-        self._container.mux(self._stream.encode(picture))
+        with _same_scheduling():
+            self._container.mux(self._stream.encode(picture))
         self.frames += 1
 
     def close(self) -> None:
@@ -62,6 +63,17 @@ class Encoder:
         if self.frames:
             self._container.mux(self._stream.encode(None))
         self._container.close()
+
+
+@contextmanager
+def _same_scheduling() -> Generator[None]:
+    """Keep the thread's priority: SVT-AV1 makes its caller a real-time thread where it is permitted."""
+    policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, parameter)
 
 
 def _quiet() -> None:
