@@ -41,7 +41,7 @@ class OpenGLOptions:
     max_width: int = 640
     max_height: int = 480
     answer_s: float = 5.0
-    start_s: float = 60.0
+    start_s: float = 120.0
 
     @classmethod
     def fast(cls, groups: tuple[int, ...] = (0, 1, 2)) -> "OpenGLOptions":

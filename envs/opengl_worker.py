@@ -94,7 +94,8 @@ def _check() -> int:
     mujoco.mj_forward(picture.model, picture.data)
     out = np.zeros((16, 16, 3), np.uint8)
     picture.draw(0, out)
-    return 0 if out[8, 8, 0] > 50 and out[8, 8, 1] < 10 else 1
+    red, green = int(out[8, 8, 0]), int(out[8, 8, 1])
+    return 0 if red > green + 50 else 1
 
 
 if __name__ == "__main__":
