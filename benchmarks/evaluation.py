@@ -41,7 +41,7 @@ class Reflex(nn.Module):
 class ReflexActor:
     """The reflex as `contracts.Actor`: chunks of one action."""
 
-    noise_shape = (0,)
+    noise_shape: tuple[int, ...] = (0,)
 
     def __init__(self, spec: Spec):
         self.spec = spec
@@ -115,7 +115,7 @@ def peer(episodes: int) -> tuple[float, float]:
     start_s = time.perf_counter()
     for batch in range(episodes // PROCESSES):
         seeds = [batch * PROCESSES + index for index in range(PROCESSES)]
-        data = rollout(env, policy, same, same, same, same, seeds=seeds)
+        data = rollout(env, policy, same, same, same, same, seeds=seeds)  # ty: ignore[invalid-argument-type]
         successes += data["success"].any(1).tolist()
     seconds = time.perf_counter() - start_s
     env.close()

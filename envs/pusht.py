@@ -77,8 +77,8 @@ class PushTEnv(RowsEnv):
         for row, action in zip(rows, actions, strict=True):
             _push(self.rows[row], action)
             self._look(row)
-        runaway = ~np.isfinite(self._pose).all(1)
-        return np.minimum(self._coverage / _SUCCESS, 1.0), self._coverage >= _SUCCESS, runaway
+        runaway = ~np.all(np.isfinite(self._pose), 1)
+        return np.minimum(self._coverage / _SUCCESS, 1.0), np.asarray(self._coverage >= _SUCCESS), runaway
 
     def observe(self) -> Observations:
         obs: Observations = {

@@ -1,14 +1,16 @@
 """Twelve instructions over one scene: two colours of cubes and of cans, two bins and a plate."""
 
+from typing import Literal
+
 import numpy as np
 
 from robolearn.envs.task import Task
-from robolearn.envs.tasks.named import Target, Vocabulary, named_task
+from robolearn.envs.tasks.named import Colour, Target, Vocabulary, named_task
 from robolearn.robots import Arm
 
 __all__ = ["VOCABULARY", "language"]
 
-_OBJECTS = {
+_OBJECTS: dict[str, tuple[Literal["cube", "can"], Colour]] = {
     "red_cube": ("cube", (0.85, 0.16, 0.14, 1.0)),
     "blue_cube": ("cube", (0.16, 0.32, 0.8, 1.0)),
     "green_can": ("can", (0.2, 0.62, 0.25, 1.0)),

@@ -153,16 +153,16 @@ def _on_rod(along_m: float, height_m: float):
 def _script() -> tuple[Phase, ...]:
     before, on = _LENGTH_M + 0.04, _LENGTH_M - 0.045
     through = _ROD_Z_M + 0.006
-    calm = {"speed_m": 0.03, "gain": 0.7}
+    slow_m, soft = 0.03, 0.7
     return (
         Phase(_over_tool(0.08), reach_m=0.02, reach_rad=0.05),
         Phase(_over_tool(0.0), reach_m=0.006, speed_m=0.03),
         Phase(stay, grip=1, steps=5),
         Phase(straight(TABLE_M + 0.36), grip=1, reach_m=0.03, speed_m=0.03),
         Phase(_on_rod(before + 0.02, through + 0.05), grip=1, reach_m=0.02, reach_rad=0.06),
-        Phase(_on_rod(before, through), grip=1, reach_m=0.005, reach_rad=0.04, **calm),
-        Phase(_on_rod(on, through), grip=1, reach_m=0.006, **calm),
-        Phase(_on_rod(on, _REST_M + 0.009), grip=1, reach_m=0.005, **calm),
+        Phase(_on_rod(before, through), grip=1, reach_m=0.005, reach_rad=0.04, speed_m=slow_m, gain=soft),
+        Phase(_on_rod(on, through), grip=1, reach_m=0.006, speed_m=slow_m, gain=soft),
+        Phase(_on_rod(on, _REST_M + 0.009), grip=1, reach_m=0.005, speed_m=slow_m, gain=soft),
         Phase(stay, steps=5),
         Phase(straight(TABLE_M + 0.42)),
     )

@@ -27,7 +27,7 @@ def wipe(arm: Arm) -> Task:
         reset=_reset,
         observe=_observe,
         names=_NAMES,
-        success=lambda view: ~view.variables["dirty"].any(1),
+        success=lambda view: ~np.any(view.variables["dirty"], 1),
         reward=_reward,
         script=(
             Phase(_to_nearest(0.06), grip=1, reach_m=0.015),
@@ -82,7 +82,7 @@ def _nearest(view: View) -> np.ndarray:
     spots, dirty = _spots(view), view.variables["dirty"]
     away = np.where(dirty, np.linalg.norm(spots[..., :2] - view.tool_m[:, :1, :2], axis=-1), np.inf)
     chosen = spots[np.arange(len(spots)), away.argmin(1)]
-    return np.where(dirty.any(1)[:, None], chosen, view.tool_m[:, 0])
+    return np.where(np.any(dirty, 1)[:, None], chosen, view.tool_m[:, 0])
 
 
 def _observe(view: View) -> np.ndarray:
