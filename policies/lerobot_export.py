@@ -108,8 +108,8 @@ def _statistics(normalize: Normalize) -> dict[str, dict[str, Tensor]]:
 
 def _diffusion_options(config: DiffusionConfig, spec: Spec) -> dict[str, Any]:
     network = config.network
-    if not isinstance(network, UNetConfig) or network.time_width != 128 or config.train_steps != 100:
-        raise _refusal("the network", network, "a unet with time_width 128, and train_steps 100")
+    if not isinstance(network, UNetConfig) or (network.groups, network.time_width, config.train_steps) != (8, 128, 100):
+        raise _refusal("the network", network, "a unet with 8 groups, time_width 128 and train_steps 100")
     if config.history != 1:
         raise _refusal("the history", config.history, "1: LeRobot's chunk starts at the first frame of its history")
     if config.sampler.name not in ("ddpm", "ddim") or config.prediction == "v" or config.spline:
@@ -153,7 +153,7 @@ def _diffusion_weights(found: checkpoint.Checkpoint, spec: Spec) -> dict[str, Te
     share = found.policy_config().encoder.image.share
     result = {}
     for key, value in found.weights.items():
-        if key in ("levels", "network.time.0.frequencies"):
+        if key in ("levels", "network.time.0.ratios"):
             continue
         if key.endswith("film.1.weight"):
             time = value.shape[1] - len(columns)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Shapes", "TimeEmbedding", "flat_condition", "flat_size"]
+__all__ = ["LevelEmbedding", "Shapes", "TimeEmbedding", "flat_condition", "flat_size"]
 
 # The condition of a network is a tuple of token groups [B,N,D]; its shapes are ((N, D), …).
 Shapes = tuple[tuple[int, int], ...]
@@ -31,6 +31,28 @@ class TimeEmbedding(nn.Module):
     def forward(self, time: Tensor) -> Tensor:
         """Embed times [B] or [B,n] as [B, n·dim]."""
         angle = time.float().reshape(time.shape[0], -1, 1) * self.frequencies
+        return torch.cat([angle.sin(), angle.cos()], -1).flatten(1)
+
+
+class LevelEmbedding(nn.Module):
+    """Sine and cosine features of a noise level: `TimeEmbedding` with the last bits of Diffusion Policy's.
+
+    Times are scaled to levels 0 … `scale` first, and whole levels are made exact.
+    """
+
+    ratios: Tensor
+
+    def __init__(self, dim: int, times: int = 1, scale: float = 100.0):
+        super().__init__()
+        self.dim, self.scale = dim * times, scale
+        step = math.log(1e4) / max(dim // 2 - 1, 1)
+        self.register_buffer("ratios", torch.exp(torch.arange(dim // 2) * -step))
+
+    def forward(self, time: Tensor) -> Tensor:
+        """Embed times [B] or [B,n] as [B, n·dim]."""
+        level = time.float().reshape(time.shape[0], -1, 1) * self.scale
+        whole = level.round()
+        angle = torch.where((level - whole).abs() < 1e-4, whole, level) * self.ratios
         return torch.cat([angle.sin(), angle.cos()], -1).flatten(1)
 
 

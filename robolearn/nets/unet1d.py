@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robolearn.errors import ConfigError
-from robolearn.nets.layers import Shapes, TimeEmbedding, flat_condition, flat_size
+from robolearn.nets.layers import LevelEmbedding, Shapes, flat_condition, flat_size
 
 __all__ = ["ConditionalUNet1d", "UNetConfig"]
 
@@ -52,7 +52,7 @@ class ConditionalUNet1d(nn.Module):
     def __init__(self, config: UNetConfig, dim: int, shapes: Shapes, times: int = 1):
         super().__init__()
         width, channels = config.time_width, config.channels
-        embedding = TimeEmbedding(width, times)
+        embedding = LevelEmbedding(width, times)
         self.time = nn.Sequential(
             embedding, nn.Linear(embedding.dim, 4 * width), nn.Mish(), nn.Linear(4 * width, width)
         )

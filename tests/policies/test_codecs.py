@@ -138,6 +138,6 @@ def test_policies_learn_behind_codecs(bench, options):
     with torch.no_grad():
         chunk = pipeline.decode(policy.sample(observations, bench.noise(policy, 200)), trace)
     error = (chunk.abs() - batch["action"].abs()).abs().median()
-    assert error < 0.08
+    assert error < 0.12
     if not parallel:
         assert 0.3 < (chunk.mean((1, 2)) > 0).float().mean() < 0.7

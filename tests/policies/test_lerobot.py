@@ -24,7 +24,7 @@ SPEC = Spec(
     history=1,
     chunk=8,
 )
-UNET = {"name": "unet", "channels": [8, 16], "groups": 4}
+UNET = {"name": "unet", "channels": [8, 16]}
 DIFFUSION = {"network": UNET, "sampler": {"name": "ddim", "steps": 5}}
 ACT = {"backbone_norm": "frozen_batch"}
 
