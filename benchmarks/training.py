@@ -130,7 +130,7 @@ def lerobot(root: Path, workers: int, device: str) -> tuple[Iterator[int], int]:
     )
     stamps = {key: [i / 10 for i in (-1, 0)] for key in inputs} | {"action": [i / 10 for i in range(-1, CHUNK - 1)]}
     dataset = LeRobotDataset("robolearn/bench", root=root, delta_timestamps=stamps)
-    stats: Any = dataset.meta.stats  # ty: ignore[invalid-argument-type]
+    stats: Any = dataset.meta.stats
     prepare, _ = make_diffusion_pre_post_processors(config, stats)
     policy = DiffusionPolicy(config)
     parameters = sum(value.numel() for value in policy.parameters())
@@ -138,7 +138,7 @@ def lerobot(root: Path, workers: int, device: str) -> tuple[Iterator[int], int]:
     optimizer = config.get_optimizer_preset().build(policy.get_optim_params())
     loader = torch.utils.data.DataLoader(dataset, BATCH, shuffle=True, num_workers=workers, drop_last=True)
     policy, optimizer = accelerator.prepare(policy, optimizer)
-    meters = {name: AverageMeter(name, ":.3f") for name in ("loss", "grad_norm", "lr", "update_s", "dataloading_s")}  # ty: ignore[invalid-argument-type]
+    meters = {name: AverageMeter(name, ":.3f") for name in ("loss", "grad_norm", "lr", "update_s", "dataloading_s")}
     tracker = MetricsTracker(BATCH, dataset.num_frames, dataset.num_episodes, meters, accelerator=accelerator)
 
     def steps() -> Iterator[int]:
