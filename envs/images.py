@@ -32,10 +32,26 @@ def _raster(model: mujoco.MjModel, camera: str, width: int, height: int, fine: b
     return Rasteriser(model, camera, width, height, options)
 
 
+def _opengl(model: mujoco.MjModel, camera: str, width: int, height: int, fine: bool) -> Renderer:
+    return _gl(model, camera, width, height, fast=False)
+
+
+def _opengl_fast(model: mujoco.MjModel, camera: str, width: int, height: int, fine: bool) -> Renderer:
+    return _gl(model, camera, width, height, fast=not fine)
+
+
+def _gl(model: mujoco.MjModel, camera: str, width: int, height: int, fast: bool) -> Renderer:
+    from robolearn.envs.opengl import OpenGL, OpenGLOptions
+
+    return OpenGL(model, camera, width, height, OpenGLOptions.fast() if fast else OpenGLOptions())
+
+
 _RENDERERS: dict[str, tuple[bool, Callable[[mujoco.MjModel, str, int, int, bool], Renderer]]] = {
     # name → (needs visual meshes, how to make one that threads may share)
     "drawing": (False, _drawing),
     "raster": (True, _raster),
+    "opengl": (True, _opengl),
+    "opengl_fast": (True, _opengl_fast),
 }
 _DEFAULT = "raster"
 

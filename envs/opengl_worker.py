@@ -37,6 +37,7 @@ class Picture:
             self._scene.flags[flag] = 0
         self._option, self._camera = mujoco.MjvOption(), mujoco.MjvCamera()
         self._option.geomgroup[:] = [group in groups for group in range(len(self._option.geomgroup))]
+        self._option.sitegroup[:] = 0  # marks for people who edit models; the rasteriser does not draw them either
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
 
     def draw(self, camera: int, out: np.ndarray) -> None:
