@@ -1,6 +1,7 @@
 """Checkpoints: a folder of safetensors and JSON with a manifest of hashes. Nothing in it can execute.
 
-model.safetensors     weights (the EMA where training kept one)
+model.safetensors     weights (the EMA where training kept one); large ones are cut into
+                      model-00001-of-0000N.safetensors with model.safetensors.index.json
 config.json           the resolved run config; names, never class paths
 spec.json             raw observations, action, rate, history and chunk
 transforms.json       the fitted pipeline …
@@ -48,10 +49,12 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
-MODEL_FILES = ("model.safetensors", "config.json", "spec.json", "transforms.json", "stats.safetensors")
+SHARD_BYTES = 4 << 30
+MODEL_FILES = ("config.json", "spec.json", "transforms.json", "stats.safetensors")
 STATE_FILES = ("weights", "ema", "optimizer")
 _MANIFEST = "manifest.json"
 _STATE = "training_state"
+_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 _NAME = re.compile(r"step_(\d{9})(\.old)?")
 _log = logging.getLogger(__name__)
 
@@ -112,7 +115,7 @@ def save(folder: Path, checkpoint: Checkpoint, state: TrainingState | None = Non
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     transforms, stats = checkpoint.pipeline.to_plain()
-    _write_tensors(temporary / "model.safetensors", checkpoint.weights)
+    _write_weights(temporary, checkpoint.weights)
     _write_tensors(temporary / "stats.safetensors", stats)
     (temporary / "config.json").write_bytes(plain_json(checkpoint.config))
     (temporary / "spec.json").write_bytes(plain_json(checkpoint.spec.to_dict()))
@@ -148,7 +151,10 @@ def load(path: str | Path) -> Checkpoint:
             found=str(error),
             do="use the version that wrote it, or restore its files",
         ) from error
-    weights = _read_tensors(folder / "model.safetensors")
+    weights: dict[str, torch.Tensor] = {}
+    for name in sorted(manifest["files"]):
+        if _WEIGHTS.fullmatch(name):
+            weights.update(_read_tensors(folder / name))
     check_finite(weights, "weights")
     return Checkpoint(config, spec, pipeline, weights, int(manifest["step"]), manifest)
 
@@ -190,8 +196,10 @@ def verify(folder: Path, model_only: bool = False) -> dict[str, Any]:
     if not whole:
         raise CheckpointError(f"{path} is damaged.", found="its own digest differs", do="use another checkpoint")
     missing = [name for name in MODEL_FILES if name not in listed]
-    if missing:
-        raise CheckpointError(f"{path} lacks files.", found=", ".join(missing), expected=", ".join(MODEL_FILES))
+    if missing or not any(_WEIGHTS.fullmatch(name) for name in listed):
+        raise CheckpointError(
+            f"{path} lacks files.", found=", ".join(missing) or "no weights", expected=", ".join(MODEL_FILES)
+        )
     for name, (size, checksum) in listed.items():
         if not (model_only and name.startswith(f"{_STATE}/")):
             _verify_file(inside(folder, name, CheckpointError), size, checksum)
@@ -270,6 +278,26 @@ def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     # Copies: safetensors refuses tensors that share memory, as tied weights do.
     save_file({name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}, path)
     path.chmod(0o644)  # safetensors writes for the owner only
+
+
+def _write_weights(folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    shards: list[dict[str, torch.Tensor]] = [{}]
+    size = 0
+    for name, value in weights.items():
+        size += value.nbytes
+        if size > SHARD_BYTES and shards[-1]:
+            shards.append({})
+            size = value.nbytes
+        shards[-1][name] = value
+    if len(shards) == 1:
+        _write_tensors(folder / "model.safetensors", shards[0])
+        return
+    files = {f"model-{i:05d}-of-{len(shards):05d}.safetensors": shard for i, shard in enumerate(shards, 1)}
+    for file, shard in files.items():
+        _write_tensors(folder / file, shard)
+    index = {name: file for file, shard in files.items() for name in shard}
+    content = {"metadata": {"total_size": sum(value.nbytes for value in weights.values())}, "weight_map": index}
+    (folder / "model.safetensors.index.json").write_bytes(plain_json(content))
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -39,6 +39,7 @@ class Learner:
         self._loss: Callable[[Batch], Any] = torch.compile(self._module) if config.compile else self._module
         self._ema = [value.detach().float().clone() for value in self._parameters] if config.ema_decay else []
         self._bad_step = torch.full((), -1, device=device, dtype=torch.int64)
+        self.waits = device.type == "cpu"  # asking whether a step is finite costs nothing there
 
     @property
     def parameter_names(self) -> list[str]:
@@ -146,7 +147,7 @@ class Learner:
     def _refuse(self, step: int, loss: torch.Tensor, norm: torch.Tensor) -> None:
         """Raise, or have the optimizer skip the step, when it is not finite."""
         finite = torch.isfinite(norm) & torch.isfinite(loss)
-        if self.device.type == "cpu":
+        if self.waits:
             if not finite:
                 raise _not_finite(step, f"loss {loss.item():.4g}, gradient norm {norm.item():.4g}")
             return

@@ -77,6 +77,20 @@ def test_tied_weights_are_kept(content, tmp_path):
     assert torch.equal(checkpoint.load(tmp_path / "step_000000001").weights["b"], shared.T)
 
 
+def test_large_weights_are_cut_into_files_with_an_index(content, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SHARD_BYTES", 600)
+    checkpoint.save(tmp_path / "cut", content)
+    index = json.loads((tmp_path / "cut" / "model.safetensors.index.json").read_text())["weight_map"]
+    assert len(set(index.values())) > 2
+    assert set(index) == set(content.weights)
+    assert not (tmp_path / "cut" / "model.safetensors").exists()
+    found = checkpoint.load(tmp_path / "cut")
+    assert all(torch.equal(found.weights[name], value) for name, value in content.weights.items())
+    (tmp_path / "cut" / sorted(index.values())[1]).unlink()
+    with pytest.raises(CheckpointError, match="is missing"):
+        checkpoint.load(tmp_path / "cut")
+
+
 def test_schema_1_loads_for_ever():
     actor = robolearn.load(FIXTURES / "checkpoint_schema_1")
     wanted = np.load(FIXTURES / "checkpoint_schema_1" / "expected_chunk.npy")

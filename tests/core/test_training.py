@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,21 @@ def test_a_step_that_is_not_finite_raises_in_that_step_and_changes_nothing():
     assert all(torch.equal(before[name], value) for name, value in ours.weights().items())
 
 
+def test_without_waiting_the_step_is_skipped_and_named_later():
+    ours, batch = learner(Linear(spoil_at=2), learning_rate=0.1), linear_batch()
+    ours.waits = False  # as on a GPU
+    for step in range(2):
+        ours.step(step, [(0, batch)], 1)
+    ours.check()
+    before = ours.policy.w.detach().clone()
+    ours.step(2, [(0, batch)], 1)
+    assert torch.equal(ours.policy.w, before)
+    ours.step(3, [(0, batch)], 1)
+    assert not torch.equal(ours.policy.w, before)
+    with pytest.raises(NumericsError, match="step 2"):
+        ours.check()
+
+
 def test_a_gradient_that_is_not_finite_is_found_behind_a_finite_loss():
     class Root(Linear):
         def loss(self, batch):
@@ -249,6 +265,22 @@ def test_renamed_observations_are_the_new_names_everywhere(plain_run):
     data = {"rename": {"observation.joints": "observation.state"}, "keys": ["observation.joints"]}
     result = train(parse_run(plain_run(steps=2, data=data)))
     assert list(robolearn.load(result.checkpoint).spec.observations) == ["observation.joints"]
+
+
+def test_instructions_go_through_training_and_back(plain_run):
+    result = train(parse_run(plain_run(steps=2, data={"keys": ["observation.state", "task"]})))
+    actor = robolearn.load(result.checkpoint)
+    obs = {"observation.state": np.zeros((2, 2, 3)), "task": np.array([["task 0"] * 2, ["task 1"] * 2])}
+    chunks = actor.act(obs, np.zeros((2, *actor.noise_shape)))
+    assert not np.array_equal(chunks[0], chunks[1])
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_run_is_close_to_the_plain_one(plain_run):
+    plain = train(parse_run(plain_run("plain", steps=3)))
+    compiled = train(parse_run(plain_run("compiled", steps=3, compile=True)))
+    assert compiled.loss == pytest.approx(plain.loss, rel=1e-2)
 
 
 def test_bf16_learns_too(plain_run):
