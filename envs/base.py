@@ -15,7 +15,7 @@ from robolearn.spec import Spec
 __all__ = ["COUNTERS", "RowsEnv", "ran_away"]
 
 _RUNAWAY = 1e4  # joint speeds [rad/s] that no working scene reaches
-COUNTERS = ("_steps", "_done", "_success", "_diverged", "_terminated", "_truncated")
+COUNTERS = ("_steps", "_done", "_success", "_diverged", "_terminated", "_truncated", "_ended")
 
 
 class RowsEnv(gymnasium.vector.VectorEnv):
@@ -40,6 +40,7 @@ class RowsEnv(gymnasium.vector.VectorEnv):
         self._steps, self._done = np.zeros(num_envs, np.int64), np.ones(num_envs, bool)
         self._success, self._diverged = np.zeros(num_envs, bool), np.zeros(num_envs, bool)
         self._terminated, self._truncated = np.zeros(num_envs, bool), np.zeros(num_envs, bool)
+        self._ended = np.zeros(num_envs, bool)  # by a rule of its own that is neither success nor divergence
         self._random = [generator("row", row) for row in range(num_envs)]
         self._seed: list[int | None] = [None] * num_envs  # of each row's present episode
 
@@ -89,7 +90,7 @@ class RowsEnv(gymnasium.vector.VectorEnv):
         self._diverged |= refused | (runaway & moved)
         good = moved & ~self._diverged
         self._success |= holds & good
-        self._terminated |= self._diverged | (self._success & self._stop_on_success)
+        self._terminated |= self._diverged | (self._success & self._stop_on_success) | (self._ended & moved)
         self._truncated |= moved & (self._steps >= self.max_episode_steps) & ~self._terminated
         self._done = self._terminated | self._truncated
         reward = np.where(good, reward, 0.0)

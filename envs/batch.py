@@ -5,8 +5,10 @@ episode does is a function of its seed and its actions, bit for bit, for any num
 """
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import mujoco
@@ -17,6 +19,7 @@ from robolearn.envs.base import COUNTERS, RowsEnv, ran_away
 from robolearn.envs.expert import ScriptedExpert
 from robolearn.envs.ik import home_joints, joint_targets, tool_yaw
 from robolearn.envs.images import Cameras
+from robolearn.envs.perturb import Perturbations
 from robolearn.envs.task import Row, Task, View
 from robolearn.seeding import generator
 from robolearn.spec import ActionSpec, Feature, Spec
@@ -37,6 +40,7 @@ class BatchOptions:
     image_px: int = 96
     renderer: str = "auto"
     execution_noise_m: float = 0.0  # smooth noise on what the arm is told; the action stays as given
+    perturb: Mapping[str, int] = field(default_factory=dict)  # axis → level, see `perturb.AXES`
     max_steps: int | None = None  # None: the task's
     threads: int = 0  # 0: one per core
 
@@ -49,6 +53,8 @@ class Snapshot:
     variables: dict[str, np.ndarray]
     counters: dict[str, Any]
     random: dict[str, Any]
+    model: Any  # the row's own, where a perturbation changed it
+    drawn: dict[str, float]
 
 
 class BatchEnv(RowsEnv):
@@ -60,14 +66,16 @@ class BatchEnv(RowsEnv):
     def __init__(self, task: Task, num_envs: int, options: BatchOptions | None = None):
         self.task, self.options = task, options or BatchOptions()
         super().__init__(num_envs, self.options.max_steps or task.max_steps)
+        self.perturb = Perturbations(self.options.perturb, num_envs)
         self.declare(_spec(task, self.options))
-        self.model = task.scene(False).compile()
+        self.model = self._scene(False).compile()
+        self._models = [copy(self.model) if self.perturb.physical else self.model for _ in range(num_envs)]
         self.data = [mujoco.MjData(self.model) for _ in range(num_envs)]
         self._arms = [_ArmIndex(self.model, mount) for mount in task.mounts]
         self._substeps = round(1.0 / (task.rate_hz * self.model.opt.timestep))
         self._threads = min(self.options.threads or len(os.sched_getaffinity(0)), num_envs)
         self._pool: ThreadPoolExecutor | None = None
-        self._cameras = Cameras(task, self.options.renderer)
+        self._cameras = Cameras(self._scene, self.options.renderer)
         self._middle_rad = np.array([mount.middle_rad for mount in task.mounts])
         self._allocate()
 
@@ -84,6 +92,7 @@ class BatchEnv(RowsEnv):
         runaway = ran_away(self._view.qpos, self._view.qvel)
         if self.task.advance is not None:
             self.task.advance(self._view)
+        self._shake(rows)
         holds = self.task.success(self._view) & ~runaway
         self._held[rows] = np.where(holds, self._held + 1, 0)[rows]
         success = self._held >= self.task.hold_steps
@@ -96,17 +105,26 @@ class BatchEnv(RowsEnv):
         obs: Observations = {
             "observation.state": _finite(state.reshape(self.num_envs, -1)),
             "observation.environment_state": _finite(self.task.observe(view)),
-            "task": self.task.instructions(view),
+            "task": self._instructions(),
         }
+        if self._jitter.size:
+            size = obs["observation.state"].shape[1]
+            obs["observation.state"] += self._jitter[:, :size]
+            obs["observation.environment_state"] += self._jitter[:, size:]
         for camera, images in self._images.items():
             obs[f"observation.images.{camera}"] = images.copy()
         return obs
+
+    def info(self) -> dict[str, Any]:
+        if not self.options.perturb:
+            return super().info()
+        return super().info() | {"perturbation": [dict(drawn) for drawn in self.perturb.drawn]}
 
     def render(  # ty: ignore[incompatible-method-override]  # one row, as `contracts.VectorEnv` has it
         self, row: int = 0, camera: str = "side", width: int = 480, height: int = 360
     ) -> np.ndarray:
         """Return a picture [height,width,3] uint8 of one row."""
-        return self._cameras.picture(self.data[row], camera, width, height, fine=True)
+        return self._cameras.picture(self.data[row], camera, (width, height), int(self._look[row]), fine=True)
 
     def close_extras(self, **kwargs: Any) -> None:
         if self._pool is not None:
@@ -136,7 +154,9 @@ class BatchEnv(RowsEnv):
             state,
             {name: value[row].copy() for name, value in self._view.variables.items()},
             {name: getattr(self, name)[row].copy() for name in _COUNTERS},
-            dict(self._random[row].bit_generator.state),
+            {name: dict(draw.bit_generator.state) for name, draw in self._generators(row).items()},
+            copy(self._models[row]) if self.perturb.physical else None,
+            dict(self.perturb.drawn[row]),
         )
 
     def restore(self, row: int, snapshot: Snapshot) -> None:
@@ -146,8 +166,12 @@ class BatchEnv(RowsEnv):
             self._view.variables[name][row] = value
         for name, value in snapshot.counters.items():
             getattr(self, name)[row] = value
-        self._random[row] = generator(0)
-        self._random[row].bit_generator.state = snapshot.random
+        self._random[row], self.perturb.random[row] = generator(0), generator(0)
+        for name, draw in self._generators(row).items():
+            draw.bit_generator.state = snapshot.random[name]
+        if snapshot.model is not None:
+            self._models[row] = copy(snapshot.model)
+        self.perturb.drawn[row] = dict(snapshot.drawn)
         self._gather(row)
         self._render_rows(np.array([row]))
         self._started = True
@@ -156,7 +180,7 @@ class BatchEnv(RowsEnv):
 
     def _command(self, rows: np.ndarray, actions: np.ndarray) -> None:
         """Turn tool targets into joint targets; `actions` are those of `rows`."""
-        executed = actions + self._execution_noise(rows)
+        executed = self._delayed(rows, actions) + self._execution_noise(rows)
         for index, arm in enumerate(self._arms):
             target = executed[:, 5 * index : 5 * index + 5]
             self._ctrl[rows, index, : arm.size] = joint_targets(
@@ -172,32 +196,53 @@ class BatchEnv(RowsEnv):
             self._ctrl[rows, index, arm.size : arm.size + grip.shape[1]] = grip
 
     def _execution_noise(self, rows: np.ndarray) -> np.ndarray:
-        if self.options.execution_noise_m == 0.0:
+        noise_m = max(self.options.execution_noise_m, self.perturb.size("control_noise"))
+        if noise_m == 0.0:
             return np.zeros((len(rows), len(self._low)))
         for row in rows:
             fresh = self._random[row].standard_normal(len(self._low))
             self._noise[row] = _NOISE_MEMORY * self._noise[row] + _NOISE_GAIN * fresh
-        scale = self.options.execution_noise_m * np.array([1.0, 1.0, 1.0, _NOISE_RAD_PER_M, 0.0])
+        scale = noise_m * np.array([1.0, 1.0, 1.0, _NOISE_RAD_PER_M, 0.0])
         return self._noise[rows] * np.tile(scale, len(self._arms))
+
+    def _delayed(self, rows: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Return the actions asked for `latency` steps ago."""
+        if not self._queue.shape[1]:
+            return actions
+        due = self._queue[rows, 0].copy()
+        self._queue[rows] = np.concatenate([self._queue[rows, 1:], actions[:, None]], 1)
+        return due
+
+    def _shake(self, rows: np.ndarray) -> None:
+        """Draw the observation noise of `rows`, once per step."""
+        if self._jitter.size:
+            for row in rows:
+                self._jitter[row] = self.perturb.jitter(row, self._jitter.shape[1:])
+
+    def _instructions(self) -> np.ndarray:
+        texts = self.task.instructions(self._view)
+        if not self.perturb.size("paraphrase"):
+            return texts
+        return np.array([self.perturb.say(row, str(text)) for row, text in enumerate(texts)])
 
     def _advance(self, rows: np.ndarray) -> None:
         for row in rows:
             data = self.data[row]
             for index, arm in enumerate(self._arms):
                 data.ctrl[arm.actuators] = self._ctrl[row, index, : len(arm.actuators)]
-            mujoco.mj_step(self.model, data, self._substeps)
+            mujoco.mj_step(self._models[row], data, self._substeps)
             self._gather(row)
 
     def _gather(self, row: int) -> None:
         """Copy what the tasks look at; positions are made to belong to the present joints."""
-        data, view = self.data[row], self._view
-        mujoco.mj_kinematics(self.model, data)
-        mujoco.mj_comPos(self.model, data)
+        data, view, model = self.data[row], self._view, self._models[row]
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_comPos(model, data)
         view.qpos[row], view.qvel[row] = data.qpos, data.qvel
         view.xpos[row], view.xquat[row] = data.xpos, data.xquat
         for index, arm in enumerate(self._arms):
             jacobian = self._jacobian[index][row]
-            mujoco.mj_jacSite(self.model, data, jacobian[:3], jacobian[3:], arm.site)
+            mujoco.mj_jacSite(model, data, jacobian[:3], jacobian[3:], arm.site)
             view.tool_m[row, index] = data.site_xpos[arm.site]
             view.tool_mat[row, index] = data.site_xmat[arm.site].reshape(3, 3)
             view.width_m[row, index] = (data.qpos[arm.fingers] - arm.closed) @ arm.width_per_joint
@@ -209,6 +254,12 @@ class BatchEnv(RowsEnv):
         return np.where(success, 1.0, np.nan_to_num(self.task.reward(self._view), nan=0.0))
 
     # ------------------------------------------------------------ set-up
+
+    def _scene(self, visual: bool, look: int = -1) -> mujoco.MjSpec:
+        return self.perturb.paint(self.perturb.extend_scene(self.task.scene(visual)), look)
+
+    def _generators(self, row: int) -> dict[str, np.random.Generator]:
+        return {"task": self._random[row], "perturb": self.perturb.random[row]}
 
     def _allocate(self) -> None:
         count, model, arms = self.num_envs, self.model, len(self._arms)
@@ -228,13 +279,20 @@ class BatchEnv(RowsEnv):
         self._jacobian = np.zeros((arms, count, 6, model.nv))
         self._ctrl = np.zeros((count, arms, max(len(arm.actuators) for arm in self._arms)))
         self._noise = np.zeros((count, len(self._low)))
-        self._held = np.zeros(count, np.int64)
+        self._held, self._look = np.zeros(count, np.int64), np.full(count, -1)
+        self._queue = np.zeros((count, int(self.perturb.size("latency")), len(self._low)))
+        seen = sum(feature.shape[0] for feature in self.spec.observations.values() if feature.kind == "signal")
+        noisy = seen if self.perturb.size("observation_noise") else 0
+        self._jitter = np.zeros((count, noisy), np.float32)
         shape = (count, self.options.image_px, self.options.image_px, 3)
         self._images = {camera: np.zeros(shape, np.uint8) for camera in self.options.cameras}
 
     def _reset_row(self, row: int) -> None:
         data, random = self.data[row], self._random[row]
-        mujoco.mj_resetData(self.model, data)
+        self.perturb.begin(row, self._seed[row])
+        if self.perturb.physical:
+            self.perturb.row_model(row, self.model, self._models[row])
+        mujoco.mj_resetData(self._models[row], data)
         for index, arm in enumerate(self._arms):
             data.qpos[arm.qpos] = arm.home + random.normal(0.0, 0.03, arm.size)
             data.qpos[arm.fingers] = arm.open_
@@ -243,10 +301,17 @@ class BatchEnv(RowsEnv):
         for value in self._view.variables.values():
             value[row] = 0
         mine = {name: value[row : row + 1] for name, value in self._view.variables.items()}
-        self.task.reset(Row(self.model, data, random, mine))
-        mujoco.mj_forward(self.model, data)
+        self.task.reset(Row(self.model, data, self.perturb.widen(random), mine))
+        self.perturb.place_distractors(row, self.model, data)
+        mujoco.mj_forward(self._models[row], data)
         self._held[row], self._noise[row] = 0, 0.0
         self._gather(row)
+        view = self._view
+        still = np.concatenate(
+            [view.tool_m[row], view.yaw_rad[row, :, None], np.full_like(view.width_m[row, :, None], -1)], 1
+        )
+        self._queue[row], self._look[row] = still.ravel(), self.perturb.look(row)
+        self._shake(np.array([row]))
 
     def _render_rows(self, rows: np.ndarray) -> None:
         if self._images:
@@ -255,7 +320,8 @@ class BatchEnv(RowsEnv):
     def _render_some(self, rows: np.ndarray) -> None:
         for row in rows:
             for camera, images in self._images.items():
-                images[row] = self._cameras.picture(self.data[row], camera, *images.shape[1:3])
+                size = (images.shape[2], images.shape[1])
+                images[row] = self._cameras.picture(self.data[row], camera, size, int(self._look[row]))
 
     def _parallel(self, work: Any, rows: np.ndarray) -> None:
         """Run `work` over `rows`, a share per thread."""
@@ -267,7 +333,7 @@ class BatchEnv(RowsEnv):
         list(self._pool.map(work, np.array_split(rows, self._threads)))
 
 
-_COUNTERS = (*COUNTERS, "_held", "_noise")
+_COUNTERS = (*COUNTERS, "_held", "_noise", "_queue", "_jitter", "_look")
 
 
 class _ArmIndex:
@@ -324,5 +390,6 @@ def _spec(task: Task, options: BatchOptions) -> Spec:
         low=tuple(low.tolist()),
         high=tuple(high.tolist()),
     )
+    metadata = {"env": task.name} | ({"perturb": dict(options.perturb)} if options.perturb else {})
     robot = "+".join(mount.arm.name for mount in task.mounts)
-    return Spec(observations, action, rate_hz=task.rate_hz, robot=robot, metadata={"env": task.name})
+    return Spec(observations, action, rate_hz=task.rate_hz, robot=robot, metadata=metadata)

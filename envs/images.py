@@ -8,7 +8,6 @@ import mujoco
 import numpy as np
 
 from robolearn.envs.draw import Drawing
-from robolearn.envs.task import Task
 from robolearn.errors import EnvError, suggest
 
 __all__ = ["Cameras", "Renderer"]
@@ -57,20 +56,28 @@ _DEFAULT = "raster"
 
 
 class Cameras:
-    """Renders states of a task. The visual scene is compiled when the first picture is asked for."""
+    """Renders states of a scene. Visual scenes are compiled when the first picture of them is asked for.
 
-    def __init__(self, task: Task, renderer: str):
+    `scene(visual, look)` gives the scene, with or without meshes, in one of its looks.
+    """
+
+    def __init__(self, scene: Callable[[bool, int], mujoco.MjSpec], renderer: str):
         name = _DEFAULT if renderer == "auto" else renderer
         if name not in _RENDERERS:
             raise EnvError(f"Unknown renderer '{renderer}'.", expected=suggest(renderer, ["auto", *_RENDERERS]))
-        self._task, (self._visual, self._make) = task, _RENDERERS[name]
-        self._model: mujoco.MjModel | None = None
-        self._renderers: dict[tuple[str, int, int, bool], Renderer] = {}
+        self._scene, (self._visual, self._make) = scene, _RENDERERS[name]
+        self._models: dict[int, mujoco.MjModel] = {}
+        self._renderers: dict[tuple[int, str, int, int, bool], Renderer] = {}
         self._lock, self._local = threading.Lock(), threading.local()
 
-    def picture(self, data: mujoco.MjData, camera: str, width: int, height: int, fine: bool = False) -> np.ndarray:
-        """Return what `camera` sees of the state `data` of the task's lean scene; `fine` is for people."""
-        model, renderer = self._renderer((camera, width, height, fine))
+    def picture(
+        self, data: mujoco.MjData, camera: str, size_px: tuple[int, int], look: int = -1, fine: bool = False
+    ) -> np.ndarray:
+        """Return what `camera` sees of the state `data` of the lean scene; sizes are (width, height).
+
+        `fine` pictures are for people.
+        """
+        model, renderer = self._renderer((look, camera, *size_px, fine))
         if not hasattr(self._local, "data"):
             self._local.data = mujoco.MjData(model)
         pose = self._local.data
@@ -79,13 +86,15 @@ class Cameras:
         mujoco.mj_camlight(model, pose)
         return renderer.render(pose)
 
-    def _renderer(self, key: tuple[str, int, int, bool]) -> tuple[mujoco.MjModel, Renderer]:
+    def _renderer(self, key: tuple[int, str, int, int, bool]) -> tuple[mujoco.MjModel, Renderer]:
+        look, camera, width, height, fine = key
         with self._lock:
-            if self._model is None:
-                self._model = self._task.scene(self._visual).compile()
+            if look not in self._models:
+                self._models[look] = self._scene(self._visual, look).compile()
+            model = self._models[look]
             if key not in self._renderers:
-                names = [self._model.camera(index).name for index in range(self._model.ncam)]
-                if key[0] not in names:
-                    raise EnvError(f"No camera '{key[0]}'.", expected=suggest(key[0], names))
-                self._renderers[key] = self._make(self._model, *key)
-            return self._model, self._renderers[key]
+                names = [model.camera(index).name for index in range(model.ncam)]
+                if camera not in names:
+                    raise EnvError(f"No camera '{camera}'.", expected=suggest(camera, names))
+                self._renderers[key] = self._make(model, camera, width, height, fine)
+            return model, self._renderers[key]

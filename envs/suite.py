@@ -1,6 +1,7 @@
 """The own tasks by name, and the config that builds them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Literal
 
@@ -44,6 +45,7 @@ class TaskConfig:
     image_px: int = 96
     renderer: str = "auto"
     execution_noise_m: float = 0.0
+    perturb: Mapping[str, int] = field(default_factory=dict)  # axis → level 0 to 3
     max_steps: int | None = None
     threads: int = 0
 
@@ -60,6 +62,7 @@ class TaskConfig:
             image_px=self.image_px,
             renderer=self.renderer,
             execution_noise_m=self.execution_noise_m,
+            perturb=self.perturb,
             max_steps=self.max_steps,
             threads=self.threads,
         )

@@ -64,6 +64,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "robolearn/stack": "robolearn.envs.suite:TaskConfig",
         "robolearn/tool_hang": "robolearn.envs.suite:TaskConfig",
         "robolearn/wipe": "robolearn.envs.suite:TaskConfig",
+        "gym/*": "robolearn.envs.gym:GymConfig",
         "metaworld/*": "robolearn.envs.metaworld:MetaWorldConfig",
         "robosuite/*": "robolearn.envs.robosuite:RobosuiteConfig",
     },

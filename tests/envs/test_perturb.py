@@ -1,0 +1,118 @@
+"""Perturbations: every axis does what it says, is recorded, and leaves the episode's own draws alone."""
+
+import numpy as np
+import pytest
+
+from robolearn.api import make_env
+from robolearn.envs.perturb import AXES
+from robolearn.errors import ConfigError
+from robolearn.testing import check_env
+
+HOLD = np.array([[0.0, 0.0, 1.0, 0.0, -1.0]])
+
+
+def perturbed(levels, rows=2, task="pick_place", **options):
+    return make_env(task, rows, {"perturb": levels, **options})
+
+
+def test_all_axes_at_once_keep_the_contract():
+    check_env(lambda num_envs: perturbed(dict.fromkeys(AXES, 2), num_envs))
+
+
+@pytest.mark.parametrize("axis", sorted(set(AXES) - {"object_pose"}))
+def test_the_task_starts_as_without_it(axis):
+    plain, other = make_env("pick_place", 2), perturbed({axis: 3})
+    for env in (plain, other):
+        env.reset(seed=[5, 6])
+    assert np.allclose(plain.view.position("cube"), other.view.position("cube"))
+    assert np.allclose(plain.view.tool_m, other.view.tool_m)
+
+
+def test_physical_axes_change_the_row_and_are_recorded():
+    env = perturbed({"friction": 2, "object_mass": 2, "object_size": 2})
+    _, info = env.reset(seed=[5, 6])
+    body, geom = env.model.body("cube").id, env.model.geom("cube_geom").id
+    for row, drawn in enumerate(info["perturbation"]):
+        own = env._models[row]
+        assert own.body_mass[body] == pytest.approx(env.model.body_mass[body] * drawn["object_mass"])
+        assert own.geom_size[geom] == pytest.approx(env.model.geom_size[geom] * drawn["object_size"])
+        assert own.pair_friction[0, 0] == pytest.approx(env.model.pair_friction[0, 0] * drawn["friction"])
+    assert info["perturbation"][0] != info["perturbation"][1]
+    _, again = env.reset(seed=[5, 6])
+    assert again["perturbation"] == info["perturbation"]
+
+
+def test_wider_ranges_start_outside_the_usual_ones():
+    env = perturbed({"object_pose": 3}, rows=64)
+    env.reset(seed=list(range(64)))
+    assert np.abs(env.view.position("cube")[:, 0]).max() > 0.105
+
+
+def test_latency_delays_the_first_motion():
+    env = perturbed({"latency": 3})
+    env.reset(seed=[5, 5])
+    start = env.view.tool_m[:, 0].copy()
+    far = np.tile([0.2, 0.2, 1.1, 0.0, -1.0], (2, 1))
+    moved = []
+    for _ in range(6):
+        env.step(far)
+        moved.append(np.linalg.norm(env.view.tool_m[0, 0] - start[0]))
+    assert max(moved[:3]) < 0.01 < moved[5]
+
+
+def test_observation_noise_is_on_the_observation_only():
+    plain, noisy = make_env("pick_place", 1), perturbed({"observation_noise": 3}, rows=1)
+    for env in (plain, noisy):
+        env.reset(seed=[5])
+    for _ in range(3):
+        clean, other = plain.step(HOLD)[0], noisy.step(HOLD)[0]
+    assert np.array_equal(plain.view.tool_m, noisy.view.tool_m)
+    away = np.abs(clean["observation.state"] - other["observation.state"])
+    assert 0 < away.max() < 0.1
+
+
+def test_distractors_keep_clear_of_the_task():
+    env = perturbed({"distractors": 3}, rows=8)
+    env.reset(seed=list(range(8)))
+    for index in range(4):
+        place = env.view.position(f"distractor{index}")[:, :2]
+        for body in ("cube", "bin"):
+            assert np.linalg.norm(place - env.view.position(body)[:, :2], axis=1).min() > 0.06
+
+
+def test_words_change_but_not_within_an_episode():
+    env = perturbed({"paraphrase": 3}, rows=8, task="pick_place_language")
+    obs, _ = env.reset(seed=list(range(8)))
+    plain, _ = make_env("pick_place_language", 8).reset(seed=list(range(8)))
+    assert not set(obs["task"]) & set(plain["task"])
+    hold = np.tile(HOLD, (8, 1))
+    assert env.step(hold)[0]["task"].tolist() == obs["task"].tolist()
+
+
+@pytest.mark.parametrize("axis", ["camera_pose", "colours", "field_of_view"])
+def test_looks_change_the_picture_and_come_back(axis):
+    options = {"cameras": ["front"], "image_px": 48, "renderer": "drawing"}
+    env, plain = perturbed({axis: 3}, rows=1, **options), make_env("pick_place", 1, options)
+    one = env.reset(seed=[5])[0]["observation.images.front"]
+    assert not np.array_equal(one, plain.reset(seed=[5])[0]["observation.images.front"])
+    env.reset(seed=[6])
+    assert np.array_equal(env.reset(seed=[5])[0]["observation.images.front"], one)
+
+
+def test_snapshots_carry_the_row_s_own_physics():
+    env = perturbed({"friction": 3, "object_mass": 3, "control_noise": 1, "latency": 2, "observation_noise": 1})
+    env.reset(seed=[5, 6])
+    for _ in range(5):
+        env.step(np.tile(HOLD, (2, 1)))
+    saved = env.snapshot(0)
+    first = [env.step(np.tile(HOLD, (2, 1)))[0]["observation.state"][0] for _ in range(8)]
+    env.restore(1, saved)
+    second = [env.step(np.tile(HOLD, (2, 1)))[0]["observation.state"][1] for _ in range(8)]
+    assert np.array_equal(first, second)
+
+
+def test_unknown_axes_and_levels_are_refused():
+    with pytest.raises(ConfigError, match="did you mean 'friction'"):
+        perturbed({"frictions": 1})
+    with pytest.raises(ConfigError, match="no such level"):
+        perturbed({"friction": 4})
