@@ -101,7 +101,8 @@ class OpenGL:
             raise EnvError("The model has no such camera.", found=camera, do=suggest(camera, names))
         self.width, self.height, self.backend = width, height, backend
         self._camera = names.index(camera) if isinstance(camera, str) else camera
-        self._state_size = model.nq + 7 * model.nmocap
+        start = mujoco.MjData(model)
+        self._positions, self._mocap = model.nq, (start.mocap_pos.copy(), start.mocap_quat.copy())
         self._folder = tempfile.TemporaryDirectory(prefix="robolearn-opengl-")
         self._path = Path(self._folder.name, "model.mjb")
         mujoco.mj_saveModel(model, str(self._path), None)
@@ -115,12 +116,18 @@ class OpenGL:
     def render_batch(
         self, qpos: np.ndarray, mocap_pos: np.ndarray | None = None, mocap_quat: np.ndarray | None = None
     ) -> np.ndarray:
-        """Return pictures [n,H,W,3] uint8 of positions [n,nq], mocap positions [n,m,3] and quaternions wxyz [n,m,4]."""
-        n = len(qpos)
-        parts = [np.asarray(a, np.float64).reshape(n, -1) for a in (qpos, mocap_pos, mocap_quat) if a is not None]
+        """Return pictures [n,H,W,3] uint8 of positions [n,nq], mocap positions [n,m,3] and quaternions wxyz [n,m,4].
+
+        Mocap bodies that are not given stand where the model has them.
+        """
+        n, bodies = len(qpos), len(self._mocap[0])
+        pairs = zip(self._mocap, (mocap_pos, mocap_quat), strict=True)
+        given = [np.broadcast_to(own, (n, *own.shape)) if other is None else other for own, other in pairs]
+        found, expected = [np.shape(a) for a in (qpos, *given)], [(n, self._positions), (n, bodies, 3), (n, bodies, 4)]
+        if found != expected:
+            raise EnvError("Positions do not fit the model.", found=found, expected=expected)
+        parts = [np.asarray(a, np.float64).reshape(n, -1) for a in (qpos, *given)]
         states = np.ascontiguousarray(np.concatenate(parts, axis=1))
-        if states.shape[1] != self._state_size:
-            raise EnvError("Positions do not fit the model.", found=states.shape[1], expected=self._state_size)
         header = json.dumps({"camera": self._camera, "width": self.width, "height": self.height, "n": n}).encode()
         with self._lock:
             for _ in range(2):
