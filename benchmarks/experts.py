@@ -44,7 +44,8 @@ def main() -> None:
         rate, lucky = len(good) / episodes, sum(outcome.success for outcome in chance) / len(chance)
         interval = wilson(len(good), episodes)
         length = sum(outcome.length for outcome in good) / max(len(good), 1)
-        rows.append(Row(f"{task}_success", "share", rate, lucky, None, "peer: random actions"))
+        rows.append(Row(f"{task}_success", "share", rate, note=f"{episodes} episodes"))
+        rows.append(Row(f"{task}_random", "share", lucky, note=f"uniform random actions, {len(chance)} episodes"))
         lines.append(
             f"| `{name}` | {instruction} | {100 * rate:.1f} % | {100 * interval.low:.1f} – {100 * interval.high:.1f} % "
             f"| {length:.0f} | {100 * lucky:.1f} % |\n"
