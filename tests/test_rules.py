@@ -116,10 +116,10 @@ FORBIDDEN_CALLS = {
     "hydra.utils.instantiate",
 }
 # The only files that import modules by a name they compute, each from a table in code: the lazy public names, the
-# registry, the command tables, the own tasks, the input devices, the message types of a ROS installation.
+# registry, the command tables, the own tasks, gymnasium's packages, the input devices, the message types of ROS.
 IMPORTERS = {
     *("robolearn/__init__.py", "robolearn/registry.py", "robolearn/cli/__init__.py"),
-    *("envs/suite.py", "hardware/rcl.py", "hardware/teleop.py"),
+    *("envs/suite.py", "envs/gym.py", "hardware/rcl.py", "hardware/teleop.py"),
 }
 
 

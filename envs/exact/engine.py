@@ -180,6 +180,7 @@ def make_plan(export: Export, model: mujoco.MjModel) -> Plan:
         qpos=_padded([arm.qpos for arm in arms], JOINTS, np.int64),
         qvel=_padded([arm.qvel for arm in arms], JOINTS, np.int64),
         ctrl=_padded([arm.ctrl for arm in arms], JOINTS, np.int64),
+        base_site=np.array([arm.base_site for arm in arms], np.int64),
         base_m=np.array([arm.base_m for arm in arms]),
         base_rot=np.array([np.reshape(arm.base_rot, (3, 3)) for arm in arms]),
         kp=_padded([arm.kp for arm in arms], JOINTS),

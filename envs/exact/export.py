@@ -45,6 +45,7 @@ class ArmExport:
     qvel: tuple[int, ...]
     ctrl: tuple[int, ...]
     action: tuple[int, int, int]  # first entry, number of entries, entry of the gripper (-1: none)
+    base_site: int  # the base frame's site where it moves with the arm (IIWA), else -1
     base_m: tuple[float, ...]
     base_rot: tuple[float, ...]
     kp: tuple[float, ...]
@@ -257,6 +258,7 @@ def _arm(peer: Any, robot: Any, arm: str, cutoff: int) -> ArmExport:
         qvel=_ints(part.qvel_index),
         ctrl=_ints(robot._ref_actuators_indexes_dict[arm]),
         action=(cutoff + first, size, cutoff + grip[0] if has_grip else -1),
+        base_site=_moving(model, f"{part.naming_prefix}{part.part_name}_center"),
         base_m=_floats(base_m),
         base_rot=_floats(np.ravel(base_rot)),
         kp=_floats(part.kp),
@@ -280,6 +282,17 @@ def _arm(peer: Any, robot: Any, arm: str, cutoff: int) -> ArmExport:
         grip_geoms={key: tuple(value) for key, value in gripper.important_geoms.items()}
         | {"all": tuple(gripper.contact_geoms)},
     )
+
+
+def _moving(model: Any, site: str) -> int:
+    """Return the number of `site` if a joint moves it, else -1."""
+    number = model.site(site).id
+    body = model.site_bodyid[number]
+    while body > 0:
+        if model.body_jntnum[body] > 0:
+            return int(number)
+        body = model.body_parentid[body]
+    return -1
 
 
 def _grip_motion(gripper: Any, actuators: int) -> tuple[tuple[float, ...], tuple[float, ...], bool]:

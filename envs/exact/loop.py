@@ -165,10 +165,19 @@ def _site_pose(plan, arm, state, words):
 
 
 @_compiled
+def _base_pose(plan, arm, words):
+    """Return position and rotation matrix of the base frame in the world."""
+    site = plan.base_site[arm]
+    if site < 0:
+        return plan.base_m[arm], plan.base_rot[arm]
+    return carray(doubles(words[SITE_XPOS] + 24 * site), (3,)), carray(doubles(words[SITE_XMAT] + 72 * site), (3, 3))
+
+
+@_compiled
 def _set_pose_goal(plan, arm, action, state, words):
     first = plan.action[arm, 0]
     x, rot = _site_pose(plan, arm, state, words)
-    base, offset = plan.base_rot[arm], plan.base_m[arm]
+    offset, base = _base_pose(plan, arm, words)
     delta = np.zeros(6) if plan.absolute[arm] else _scaled(plan, arm, action)
     if plan.absolute[arm]:
         for i in range(3):
@@ -197,6 +206,7 @@ def _set_pose_goal(plan, arm, action, state, words):
 def _wrench_error(plan, arm, state, words):
     """Return the position and orientation error [6] of the site in the world frame."""
     x, rot = _site_pose(plan, arm, state, words)
+    offset, base = _base_pose(plan, arm, words)
     error = np.zeros(6)
     want = np.empty((3, 3))
     for i in range(3):
@@ -205,12 +215,12 @@ def _wrench_error(plan, arm, state, words):
             for k in range(3):
                 want[i, k] = state[GOAL_ROTATION + 3 * i + k]
             continue
-        total = plan.base_m[arm, i]
+        total = offset[i]
         for k in range(3):
-            total += plan.base_rot[arm, i, k] * state[GOAL_POSITION + k]
+            total += base[i, k] * state[GOAL_POSITION + k]
             value = 0.0
             for j in range(3):
-                value += plan.base_rot[arm, i, j] * state[GOAL_ROTATION + 3 * j + k]
+                value += base[i, j] * state[GOAL_ROTATION + 3 * j + k]
             want[i, k] = value
         error[i] = total - x[i]
     for k in range(3):
@@ -264,6 +274,11 @@ def _osc(plan, arm, functions, model, data, state, words, mass, jacobian, torque
             for k in range(count):
                 total += weighted[i, k] * jac[j, k]
             inertia[i, j] = total
+    if plan.base_site[arm] >= 0:  # velocities count relative to the base
+        call_jacobian(functions[JACOBIAN], model, data, address, address + 24 * nv, plan.base_site[arm])
+        for i in range(6):
+            for k in range(nv):
+                twist[i] -= jacobian[i, k] * v[k]
     force = _wrench_error(plan, arm, state, words)
     for i in range(6):
         force[i] = force[i] * plan.kp[arm, i] - twist[i] * plan.kd[arm, i]
@@ -423,7 +438,7 @@ def _joint_goal(plan, arm, functions, model, data, action, state, words, jacobia
     q = carray(doubles(words[QPOS]), (1 << 30,))
     address = jacobian.ctypes.data
     call_jacobian(functions[JACOBIAN], model, data, address, address + 24 * nv, plan.site[arm])
-    delta, base = _scaled(plan, arm, action), plan.base_rot[arm]
+    delta, base = _scaled(plan, arm, action), _base_pose(plan, arm, words)[1]
     jac, want, square = np.empty((6, count)), np.zeros((1, 6)), np.zeros((6, 6))
     posture = np.empty(count)
     for k in range(count):

@@ -59,6 +59,7 @@ class Plan(NamedTuple):
     qpos: np.ndarray  # int64 [A,J]
     qvel: np.ndarray  # int64 [A,J]
     ctrl: np.ndarray  # int64 [A,J]
+    base_site: np.ndarray  # int64 [A], site of a base frame that moves, else -1
     base_m: np.ndarray  # [A,3] position of the base frame in the world
     base_rot: np.ndarray  # [A,3,3]
     kp: np.ndarray  # [A,J] stiffness (six task axes, or per joint)

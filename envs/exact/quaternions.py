@@ -41,8 +41,11 @@ def mat_to_quat(mat: np.ndarray) -> np.ndarray:
     k[:, 3, 0] = m[:, 2, 1] - m[:, 1, 2]
     k[:, 3, 1] = m[:, 0, 2] - m[:, 2, 0]
     k[:, 3, 2] = m[:, 1, 0] - m[:, 0, 1]
+    broken = ~np.isfinite(k).all((1, 2))  # of diverged rows
+    k[broken] = 0.0
     _, vectors = np.linalg.eigh(k / np.float32(3.0))
     quat = vectors[:, :, 3]  # of the largest eigenvalue, xyzw
+    quat[broken] = np.nan
     return np.where(quat[:, 3:] < 0.0, -quat, quat)
 
 

@@ -64,12 +64,20 @@ def _site_pose(plan: Plan, arm: int, state: np.ndarray, data: mujoco.MjData) -> 
     return data.site_xpos[plan.site[arm]], data.site_xmat[plan.site[arm]].reshape(3, 3)
 
 
+def _base_pose(plan: Plan, arm: int, data: mujoco.MjData) -> tuple[np.ndarray, np.ndarray]:
+    site = plan.base_site[arm]
+    if site < 0:
+        return plan.base_m[arm], plan.base_rot[arm]
+    return data.site_xpos[site], data.site_xmat[site].reshape(3, 3)
+
+
 def _set_pose_goal(
     plan: Plan, arm: int, given: np.ndarray, action: np.ndarray, state: np.ndarray, data: mujoco.MjData
 ) -> None:
     x, rot = _site_pose(plan, arm, state, data)
     if not plan.world[arm]:
-        x, rot = plan.base_rot[arm].T @ (x - plan.base_m[arm]), plan.base_rot[arm].T @ rot
+        offset, base = _base_pose(plan, arm, data)
+        x, rot = base.T @ (x - offset), base.T @ rot
     if plan.absolute[arm]:
         goal = given[:3]
         turned = Rotation.from_rotvec(given[3:6]).as_matrix() if plan.rotate[arm] else rot
@@ -119,10 +127,16 @@ def _osc(
     goal = state[State.GOAL_POSITION : State.GOAL_POSITION + 3]
     turned = state[State.GOAL_ROTATION : State.GOAL_ROTATION + 9].reshape(3, 3)
     if not plan.world[arm]:
-        goal, turned = plan.base_m[arm] + plan.base_rot[arm] @ goal, plan.base_rot[arm] @ turned
+        offset, base = _base_pose(plan, arm, data)
+        goal, turned = offset + base @ goal, base @ turned
     x, rot = _site_pose(plan, arm, state, data)
     error = np.concatenate([goal - x, 0.5 * np.cross(rot.T, turned.T).sum(0)])
-    force = plan.kp[arm, :6] * error - plan.kd[arm, :6] * (jacobian @ data.qvel[dof])
+    twist = jacobian @ data.qvel[dof]
+    if plan.base_site[arm] >= 0:
+        moving = np.zeros((6, model.nv))
+        mujoco.mj_jacSite(model, data, moving[:3], moving[3:], plan.base_site[arm])
+        twist = twist - moving @ data.qvel
+    force = plan.kp[arm, :6] * error - plan.kd[arm, :6] * twist
     inverse = jacobian @ np.linalg.solve(mass, jacobian.T)
     whole = np.linalg.pinv(inverse)
     if plan.uncoupled[arm]:
