@@ -10,12 +10,17 @@ from robolearn.rollout import ExpertController, Outcome, RandomController, rollo
 
 SEED = 20_000
 ROWS = 32
+NAMES = (
+    *(task if task.startswith("pick_place") else f"robolearn/{task}" for task in TASKS),
+    "aloha/insertion",
+    "aloha/transfer_cube",
+)
 DOCUMENT = Path(__file__).parents[1] / "docs" / "experts.md"
 HEAD = """# Scripted experts
 
 Written by `python benchmarks/experts.py`. Success over {episodes} episodes (95 % Wilson interval), length of the
-successful ones in control steps of 50 ms, and the success of uniformly random actions within the bounds
-over half as many episodes.
+successful ones in control steps (50 ms; 20 ms for `aloha/*`), and the success of uniformly random actions
+within the bounds over half as many episodes.
 
 | task | instruction (example) | expert | interval | mean length | random |
 |---|---|---|---|---|---|
@@ -37,8 +42,8 @@ def main() -> None:
     options = parse_options(__doc__ or "")
     episodes = 16 if options.quick else 200
     rows, lines = [], []
-    for task in TASKS:
-        name = task if task.startswith("pick_place") else f"robolearn/{task}"
+    for name in NAMES:
+        task = name.replace("/", "_").removeprefix("robolearn_")
         expert, chance, instruction = run(name, episodes)
         good = [outcome for outcome in expert if outcome.success]
         rate, lucky = len(good) / episodes, sum(outcome.success for outcome in chance) / len(chance)

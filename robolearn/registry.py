@@ -48,6 +48,8 @@ _TABLE: dict[str, dict[str, str]] = {
     },
     # Environments: a frozen Config dataclass with `build(num_envs) -> VectorEnv`.
     "env": {
+        "aloha/insertion": "robolearn.envs.aloha:AlohaConfig",
+        "aloha/transfer_cube": "robolearn.envs.aloha:AlohaConfig",
         "pick_place": "robolearn.envs.suite:TaskConfig",
         "pick_place_language": "robolearn.envs.suite:TaskConfig",
         "pusht": "robolearn.envs.pusht:PushTConfig",
