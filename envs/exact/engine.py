@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import mujoco
 import numpy as np
 
-from robolearn.envs.exact.export import Export
+from robolearn.envs.exact.export import ArmExport, Export
 from robolearn.envs.exact.layout import RowModel, layout
 from robolearn.envs.exact.plan import GRIPPER, JOINTS, STATE, Kind, Plan, Record, State
 from robolearn.envs.exact.terms import Terms
@@ -183,6 +183,7 @@ def make_plan(export: Export, model: mujoco.MjModel) -> Plan:
         base_site=np.array([arm.base_site for arm in arms], np.int64),
         base_m=np.array([arm.base_m for arm in arms]),
         base_rot=np.array([np.reshape(arm.base_rot, (3, 3)) for arm in arms]),
+        mass=np.stack([_mass_places(arm, model) for arm in arms]),
         kp=_padded([arm.kp for arm in arms], JOINTS),
         kd=_padded([arm.kd for arm in arms], JOINTS),
         low=_padded([arm.low for arm in arms], JOINTS),
@@ -198,6 +199,18 @@ def make_plan(export: Export, model: mujoco.MjModel) -> Plan:
         grip_mid=_padded([np.add(arm.grip_high, arm.grip_low) / 2 for arm in arms], GRIPPER),
         grip_half=_padded([np.subtract(arm.grip_high, arm.grip_low) / 2 for arm in arms], GRIPPER),
     )
+
+
+def _mass_places(arm: ArmExport, model: mujoco.MjModel) -> np.ndarray:
+    """Return where M[i, j], j <= i, of the arm's joints lies in MuJoCo's sparse matrix, [J,J]."""
+    places = np.full((JOINTS, JOINTS), -1, np.int64)
+    for i, dof in enumerate(arm.qvel):
+        ancestor, place = dof, int(model.dof_Madr[dof])
+        while ancestor >= 0:  # a row holds the joint itself, then its ancestors
+            if ancestor in arm.qvel:
+                places[i, arm.qvel.index(ancestor)] = place
+            ancestor, place = int(model.dof_parentid[ancestor]), place + 1
+    return places
 
 
 def _padded(rows: list, width: int, dtype: type = np.float64, fill: int = 0) -> np.ndarray:

@@ -17,7 +17,7 @@ from robolearn.errors import EnvError
 __all__ = ["DATA_FIELDS", "FUNCTIONS", "Layout", "RowModel", "address_of", "layout"]
 
 DATA_FIELDS = ("qpos", "qvel", "ctrl", "qfrc_bias", "qM", "xpos", "xquat", "site_xpos", "site_xmat", "sensordata")
-FUNCTIONS = ("mj_step", "mj_step1", "mj_step2", "mj_jacSite", "mj_fullM", "mj_forward", "mj_kinematics", "mj_comPos")
+FUNCTIONS = ("mj_step", "mj_step1", "mj_step2", "mj_jacSite", "mj_forward", "mj_kinematics", "mj_comPos")
 _DATA_WORDS, _BLOCK = 24_000, 64  # how far fields are searched, 8 bytes each
 _MODEL_WORDS = 4_096  # more than sizeof(mjModel), which ends with its signature
 

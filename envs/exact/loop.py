@@ -6,18 +6,19 @@ All compiled code is in this one file: the disk cache notices changes of a funct
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import carray, njit
 
 from robolearn.envs.exact.plan import GRIPPER, JOINTS, Kind, State
-from robolearn.envs.exact.pointers import call, call_jacobian, call_mass, doubles, ints, words_at
+from robolearn.envs.exact.pointers import call, call_jacobian, doubles, ints, words_at
 
 __all__ = ["run_rows", "run_rows_lean", "step_and_record", "step_rows"]
 
 # Order of layout.DATA_FIELDS and layout.FUNCTIONS.
 QPOS, QVEL, CTRL, BIAS, MASS, XPOS, XQUAT, SITE_XPOS, SITE_XMAT = range(9)
-STEP, STEP1, STEP2, JACOBIAN, FULL_MASS, FORWARD, KINEMATICS, CENTRES = range(8)
+STEP, STEP1, STEP2, JACOBIAN, FORWARD, KINEMATICS, CENTRES = range(7)
 OSC, JOINT_POSITION, JOINT_VELOCITY = int(Kind.OSC), int(Kind.JOINT_POSITION), int(Kind.JOINT_VELOCITY)
 HOME, GOAL_POSITION, GOAL_ROTATION, GOAL_JOINT = map(
     int, (State.HOME, State.GOAL_POSITION, State.GOAL_ROTATION, State.GOAL_JOINT)
@@ -32,45 +33,75 @@ _NULL_KP, _NULL_KD = 10.0, 2.0 * math.sqrt(10.0)  # null-space stiffness [1/s²]
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
 
 
+class Room(NamedTuple):
+    """Memory of one thread for the controllers' intermediate results."""
+
+    mass: np.ndarray  # [J,J] of the arm
+    square: np.ndarray  # [J,J] a factor
+    full: np.ndarray  # [6,nv] a Jacobian of the whole model
+    jac: np.ndarray  # [6,J] of the arm
+    weighted: np.ndarray  # [6,J] J M⁻¹
+    inertia: np.ndarray  # [6,6] inverse of the task-space inertia
+    answer: np.ndarray  # [1,6]
+    vectors: np.ndarray  # [6,J]: twist, force, wrench, null, posture, torque
+
+
+@_compiled
+def _room(nv):
+    return Room(
+        np.zeros((JOINTS, JOINTS)), np.zeros((JOINTS, JOINTS)), np.zeros((6, nv)), np.zeros((6, JOINTS)),
+        np.zeros((6, JOINTS)), np.zeros((6, 6)), np.zeros((1, 6)), np.zeros((6, JOINTS)),
+    )  # fmt: skip
+
+
 @_compiled
 def _solve(matrix, rows, size):
-    """Solve matrix x = row for every row in place by Cholesky; False where it is not positive definite."""
+    """Solve matrix x = row for every row in place by Cholesky; False where it is not positive definite.
+
+    The factor replaces the lower triangle; its diagonal holds reciprocals.
+    """
     for j in range(size):
         total = matrix[j, j]
+        least = 1e-12 * total
         for k in range(j):
             total -= matrix[j, k] * matrix[j, k]
-        if not total > 1e-12 * matrix[j, j]:
+        if not total > least:
             return False
-        total = math.sqrt(total)
-        matrix[j, j] = total
+        inverse = 1.0 / math.sqrt(total)
+        matrix[j, j] = inverse
         for i in range(j + 1, size):
             value = matrix[i, j]
             for k in range(j):
                 value -= matrix[i, k] * matrix[j, k]
-            matrix[i, j] = value / total
+            matrix[i, j] = value * inverse
     for r in range(rows.shape[0]):
         for i in range(size):
             value = rows[r, i]
             for k in range(i):
                 value -= matrix[i, k] * rows[r, k]
-            rows[r, i] = value / matrix[i, i]
+            rows[r, i] = value * matrix[i, i]
         for i in range(size - 1, -1, -1):
             value = rows[r, i]
             for k in range(i + 1, size):
                 value -= matrix[k, i] * rows[r, k]
-            rows[r, i] = value / matrix[i, i]
+            rows[r, i] = value * matrix[i, i]
     return True
 
 
 @_compiled
-def _solve_any(matrix, row, size):
-    """Return pinv(matrix) row for a symmetric matrix that may be singular."""
-    factor, answer = matrix.copy(), row.copy().reshape(1, size)
+def _solve_part(matrix, first, size, vector, factor, answer):
+    """Write pinv(block) vector into `answer`, for the symmetric block of `size` rows from `first` on."""
+    for i in range(size):
+        answer[0, i] = vector[first + i]
+        for j in range(i + 1):
+            factor[i, j] = matrix[first + i, first + j]
     if _solve(factor, answer, size):
-        return answer[0]
-    if not np.isfinite(matrix).all():
-        return np.full(size, np.nan)  # diverged: seen by the environment
-    return np.dot(np.linalg.pinv(matrix), row)
+        return
+    block = matrix[first : first + size, first : first + size].copy()
+    if np.isfinite(block).all():
+        answer[0, :size] = np.dot(np.linalg.pinv(block), vector[first : first + size].copy())
+    else:
+        answer[0, :size] = np.nan  # diverged: seen by the environment
 
 
 @_compiled
@@ -203,11 +234,11 @@ def _set_pose_goal(plan, arm, action, state, words):
 
 
 @_compiled
-def _wrench_error(plan, arm, state, words):
-    """Return the position and orientation error [6] of the site in the world frame."""
+def _wrench_error(plan, arm, state, words, error):
+    """Write the position and orientation error [6] of the site in the world frame."""
     x, rot = _site_pose(plan, arm, state, words)
     offset, base = _base_pose(plan, arm, words)
-    error = np.zeros(6)
+    error[:6] = 0.0
     want = np.empty((3, 3))
     for i in range(3):
         if plan.world[arm]:
@@ -229,102 +260,111 @@ def _wrench_error(plan, arm, state, words):
         error[3] += 0.5 * (a1 * b2 - a2 * b1)
         error[4] += 0.5 * (a2 * b0 - a0 * b2)
         error[5] += 0.5 * (a0 * b1 - a1 * b0)
-    return error
 
 
 @_compiled
-def _arm_mass(plan, arm, functions, model, state, words, mass):
-    """Return the arm's mass matrix; `mass` is room for that of the whole model."""
+def _arm_mass(plan, arm, state, words, mass):
+    """Fill `mass` with the arm's mass matrix."""
     count = plan.joints[arm]
-    block = np.empty((count, count))
-    if state[STALE] == 1.0:
-        for i in range(count):
-            for j in range(count):
-                block[i, j] = state[MASS_AT_RESET + i * JOINTS + j]
-        return block
-    call_mass(functions[FULL_MASS], model, mass.ctypes.data, words[MASS])
+    sparse = carray(doubles(words[MASS]), (1 << 30,))
+    stale = state[STALE] == 1.0
     for i in range(count):
-        for j in range(count):
-            block[i, j] = mass[plan.qvel[arm, i], plan.qvel[arm, j]]
-    return block
+        for j in range(i + 1):
+            if stale:
+                value = state[MASS_AT_RESET + i * JOINTS + j]
+            else:
+                place = plan.mass[arm, i, j]
+                value = sparse[place] if place >= 0 else 0.0
+            mass[i, j] = mass[j, i] = value
 
 
 @_compiled
-def _osc(plan, arm, functions, model, data, state, words, mass, jacobian, torque):
+def _osc(plan, arm, functions, model, data, state, words, room):
     """Operational-space torques: decoupled task forces, bias compensation, null-space posture."""
-    count, nv = plan.joints[arm], jacobian.shape[1]
+    count, nv = plan.joints[arm], room.full.shape[1]
     q, v = carray(doubles(words[QPOS]), (1 << 30,)), carray(doubles(words[QVEL]), (nv,))
     bias = carray(doubles(words[BIAS]), (nv,))
-    address = jacobian.ctypes.data
-    call_jacobian(functions[JACOBIAN], model, data, address, address + 24 * nv, plan.site[arm])
-    block = _arm_mass(plan, arm, functions, model, state, words, mass)
-    jac, weighted, twist = np.empty((6, count)), np.empty((6, count)), np.zeros(6)
+    twist, force, wrench, null, posture, torque = room.vectors
+    _arm_mass(plan, arm, state, words, room.mass)
+    _task_inertia(plan, arm, functions, model, data, state, words, room)
     for i in range(6):
+        twist[i] = null[i] = 0.0
         for k in range(count):
-            jac[i, k] = jacobian[i, plan.qvel[arm, k]]
-            if state[STALE] == 1.0:
-                jac[i, k] = state[JACOBIAN_AT_RESET + i * JOINTS + k]
-            weighted[i, k] = jac[i, k]
-            twist[i] += jac[i, k] * v[plan.qvel[arm, k]]
-    _solve(block.copy(), weighted, count)  # J M⁻¹
-    inertia = np.empty((6, 6))  # inverse of the task-space inertia
-    for i in range(6):
-        for j in range(6):
-            total = 0.0
-            for k in range(count):
-                total += weighted[i, k] * jac[j, k]
-            inertia[i, j] = total
+            twist[i] += room.jac[i, k] * v[plan.qvel[arm, k]]
     if plan.base_site[arm] >= 0:  # velocities count relative to the base
+        address = room.full.ctypes.data
         call_jacobian(functions[JACOBIAN], model, data, address, address + 24 * nv, plan.base_site[arm])
         for i in range(6):
             for k in range(nv):
-                twist[i] -= jacobian[i, k] * v[k]
-    force = _wrench_error(plan, arm, state, words)
+                twist[i] -= room.full[i, k] * v[k]
+    _wrench_error(plan, arm, state, words, force)
     for i in range(6):
         force[i] = force[i] * plan.kp[arm, i] - twist[i] * plan.kd[arm, i]
-    posture, null = np.empty(count), np.zeros(6)
     for k in range(count):
         posture[k] = _NULL_KP * (state[HOME + k] - q[plan.qpos[arm, k]]) - _NULL_KD * v[plan.qvel[arm, k]]
+        for i in range(6):
+            null[i] += room.jac[i, k] * posture[k]
+    half = 3 if plan.uncoupled[arm] else 6
+    for first in range(0, 6, half):
+        _solve_part(room.inertia, first, half, force, room.square, room.answer)
+        wrench[first : first + half] = room.answer[0, :half]
+    _solve_part(room.inertia, 0, 6, null, room.square, room.answer)
     for i in range(6):
-        for k in range(count):
-            null[i] += jac[i, k] * posture[k]
-    if plan.uncoupled[arm]:
-        wrench = np.empty(6)
-        wrench[:3] = _solve_any(inertia[:3, :3].copy(), force[:3].copy(), 3)
-        wrench[3:] = _solve_any(inertia[3:, 3:].copy(), force[3:].copy(), 3)
-    else:
-        wrench = _solve_any(inertia, force, 6)
-    wrench -= _solve_any(inertia, null, 6)
+        wrench[i] -= room.answer[0, i]
     for k in range(count):
         total = bias[plan.qvel[arm, k]]
         for j in range(count):
-            total += block[k, j] * posture[j]
+            total += room.mass[k, j] * posture[j]
         for i in range(6):
-            total += jac[i, k] * wrench[i]
+            total += room.jac[i, k] * wrench[i]
         torque[k] = total
 
 
 @_compiled
-def _joint_position(plan, arm, functions, model, state, words, mass, torque):
-    count, nv = plan.joints[arm], mass.shape[0]
+def _task_inertia(plan, arm, functions, model, data, state, words, room):
+    """Fill the arm's Jacobian J and J M⁻¹ Jᵀ, the inverse of the task-space inertia."""
+    count, nv, stale = plan.joints[arm], room.full.shape[1], state[STALE] == 1.0
+    address = room.full.ctypes.data
+    call_jacobian(functions[JACOBIAN], model, data, address, address + 24 * nv, plan.site[arm])
+    for i in range(6):
+        for k in range(count):
+            value = room.full[i, plan.qvel[arm, k]]
+            if stale:
+                value = state[JACOBIAN_AT_RESET + i * JOINTS + k]
+            room.jac[i, k] = room.weighted[i, k] = value
+    for i in range(count):
+        for j in range(i + 1):
+            room.square[i, j] = room.mass[i, j]
+    _solve(room.square, room.weighted, count)
+    for i in range(6):
+        for j in range(i + 1):
+            total = 0.0
+            for k in range(count):
+                total += room.weighted[i, k] * room.jac[j, k]
+            room.inertia[i, j] = room.inertia[j, i] = total
+
+
+@_compiled
+def _joint_position(plan, arm, state, words, room):
+    count, nv = plan.joints[arm], room.full.shape[1]
     q, v = carray(doubles(words[QPOS]), (1 << 30,)), carray(doubles(words[QVEL]), (nv,))
     bias = carray(doubles(words[BIAS]), (nv,))
-    block = _arm_mass(plan, arm, functions, model, state, words, mass)
-    want = np.empty(count)
+    want, torque = room.vectors[0], room.vectors[5]
+    _arm_mass(plan, arm, state, words, room.mass)
     for k in range(count):
         error = state[GOAL_JOINT + k] - q[plan.qpos[arm, k]]
         want[k] = error * plan.kp[arm, k] - v[plan.qvel[arm, k]] * plan.kd[arm, k]
     for k in range(count):
         total = bias[plan.qvel[arm, k]]
         for j in range(count):
-            total += block[k, j] * want[j]
+            total += room.mass[k, j] * want[j]
         torque[k] = total
 
 
 @_compiled
-def _joint_velocity(plan, arm, state, words, nv, torque):
+def _joint_velocity(plan, arm, state, words, room):
     """PID on joint velocities; the integral rests while a torque is at its limit."""
-    count = plan.joints[arm]
+    count, nv, torque = plan.joints[arm], room.full.shape[1], room.vectors[5]
     v, bias = carray(doubles(words[QVEL]), (nv,)), carray(doubles(words[BIAS]), (nv,))
     slot, filled = int(state[SLOT]), min(int(state[COUNT]) + 1, _RING)
     clipped = 0.0
@@ -347,18 +387,17 @@ def _joint_velocity(plan, arm, state, words, nv, torque):
 
 
 @_compiled
-def _control(plan, functions, model, data, state, words, mass, jacobian, nu):
+def _control(plan, functions, model, data, state, words, room):
     """Write the controls of all arms and grippers."""
-    ctrl = carray(doubles(words[CTRL]), (nu,))
-    torque = np.empty(JOINTS)
+    ctrl, torque = carray(doubles(words[CTRL]), (1 << 20,)), room.vectors[5]
     for arm in range(plan.kind.shape[0]):
         kind = plan.kind[arm]
         if kind == JOINT_POSITION:
-            _joint_position(plan, arm, functions, model, state[arm], words, mass, torque)
+            _joint_position(plan, arm, state[arm], words, room)
         elif kind == JOINT_VELOCITY:
-            _joint_velocity(plan, arm, state[arm], words, mass.shape[0], torque)
+            _joint_velocity(plan, arm, state[arm], words, room)
         else:
-            _osc(plan, arm, functions, model, data, state[arm], words, mass, jacobian, torque)
+            _osc(plan, arm, functions, model, data, state[arm], words, room)
         state[arm, STALE] = 0.0
         for k in range(plan.joints[arm]):
             ctrl[plan.ctrl[arm, k]] = min(max(torque[k], plan.torque_low[arm, k]), plan.torque_high[arm, k])
@@ -415,8 +454,7 @@ def run_rows(layout, plan, record, rows, models, datas, substeps, actions, state
     state, changed in place. `out` = (qpos, qvel, bodies, sites, touch), each with leading [E]; with
     `substeps` 0 they are only read.
     """
-    functions, nv, nu = layout.functions, out[1].shape[1], 1 << 20
-    mass, jacobian = np.zeros((nv, nv)), np.zeros((6, nv))
+    functions, room = layout.functions, _room(out[1].shape[1])
     for r in range(rows.shape[0]):
         row = rows[r]
         model, data, state = models[row], datas[row], states[row]
@@ -426,7 +464,7 @@ def run_rows(layout, plan, record, rows, models, datas, substeps, actions, state
             if k == 0:
                 for arm in range(plan.kind.shape[0]):
                     _set_goal(plan, arm, actions[row], state[arm], words)
-            _control(plan, functions, model, data, state, words, mass, jacobian, nu)
+            _control(plan, functions, model, data, state, words, room)
             call(functions[STEP2], model, data)
         _record(record, data, words, layout.contact, out[0][row], out[1][row], out[2][row], out[3][row], out[4][row])
 

@@ -62,6 +62,7 @@ class Plan(NamedTuple):
     base_site: np.ndarray  # int64 [A], site of a base frame that moves, else -1
     base_m: np.ndarray  # [A,3] position of the base frame in the world
     base_rot: np.ndarray  # [A,3,3]
+    mass: np.ndarray  # int64 [A,J,J], lower triangle: where the mass matrix lies in the sparse one, -1: zero
     kp: np.ndarray  # [A,J] stiffness (six task axes, or per joint)
     kd: np.ndarray  # [A,J] damping
     low: np.ndarray  # [A,J] bounds of the action

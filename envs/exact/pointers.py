@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-__all__ = ["call", "call_jacobian", "call_mass", "doubles", "ints", "words_at"]
+__all__ = ["call", "call_jacobian", "doubles", "ints", "words_at"]
 
 _WORD, _INT = ir.IntType(64), ir.IntType(32)
 
@@ -43,15 +43,10 @@ def _call(typing, function, model, data):
     return _function([_WORD] * 2)
 
 
-def _call_mass(typing, function, model, dense, sparse):
-    return _function([_WORD] * 3)
-
-
 def _call_jacobian(typing, function, model, data, linear, angular, site):
     return _function([_WORD] * 4 + [_INT])
 
 
 doubles, words_at, ints = _pointer(types.float64), _pointer(types.int64), _pointer(types.int32)
 call: Any = intrinsic(_call)  # f(model, data)
-call_mass: Any = intrinsic(_call_mass)  # mj_fullM(model, dense, sparse)
 call_jacobian: Any = intrinsic(_call_jacobian)  # mj_jacSite(model, data, jacp, jacr, site)
