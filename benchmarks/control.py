@@ -1,19 +1,18 @@
 """The executor's timing and motion: tick lateness, tracking lag, jerk at splices, success over delay.
 
-    python benchmarks/control.py [--seconds 10] [--busy] [--quick]
-
-Lateness is measured in real time, beside a process that computes without pause when --busy is given;
-the rest runs on a simulated clock and does not depend on the machine.
+Lateness is measured in real time, alone and beside a process that computes without pause; the rest runs
+on a simulated clock and does not depend on the machine. The peer of an error is an executor that waits for
+each chunk and starts it when it comes; that of a jerk is switching between chunks without a blend.
 """
 
-import argparse
-import json
 import multiprocessing
-import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
+from robolearn.benchmark import Options, Row, finish, parse_options
 from robolearn.contracts import RobotState
 from robolearn.hardware.executor import Executor, ExecutorConfig, run
 from robolearn.hardware.limits import SafetyConfig, limits_of
@@ -46,15 +45,25 @@ class FollowingArm:
         return positions_rad
 
 
-def busy() -> None:
+def compute() -> None:
     """Compute for ever, as a policy would."""
     matrix = np.random.default_rng(0).standard_normal((400, 400))
     while True:
         matrix = np.tanh(matrix @ matrix.T / 400)
 
 
-def lateness(rate_hz: float, seconds: float) -> dict[str, float]:
-    """Return how late ticks and commands come [us], in real time."""
+@contextmanager
+def busy_process() -> Iterator[None]:
+    """Keep a second process computing."""
+    process = multiprocessing.get_context("spawn").Process(target=compute, daemon=True)
+    process.start()
+    time.sleep(1.0)
+    yield
+    process.terminate()
+
+
+def lateness(rate_hz: float, seconds: float, beside: str) -> list[Row]:
+    """Return how late ticks come and how far apart commands are [us], in real time."""
     chunks = Ring.create((K, 7))
     robot = FollowingArm(time.monotonic_ns)
     executor = Executor(limits_of(PANDA, rate_hz), robot, chunks, ExecutorConfig(DT))
@@ -73,14 +82,12 @@ def lateness(rate_hz: float, seconds: float) -> dict[str, float]:
     run(executor, keep_running)
     chunks.remove()
     gaps = np.diff([stamp for stamp, _ in robot.sent]) / 1e3
-    return {
-        "ticks": len(late),
-        "late_p50_us": round(float(np.percentile(late, 50)), 1),
-        "late_p99_us": round(float(np.percentile(late, 99)), 1),
-        "late_p999_us": round(float(np.percentile(late, 99.9)), 1),
-        "gap_p99_over_period": round(float(np.percentile(gaps, 99)) * rate_hz / 1e6, 3),
-        "missed": int(executor.missed),
-    }
+    jitter_us = np.abs(gaps - 1e6 / rate_hz)
+    note = f"p99, {len(late):,} ticks, p50 {np.percentile(late, 50):.0f}, p99.9 {np.percentile(late, 99.9):.0f} us"
+    return [
+        Row(f"late_{rate_hz:.0f}hz_{beside}", "us", float(np.percentile(late, 99)), note=note),
+        Row(f"jitter_{rate_hz:.0f}hz_{beside}", "us", float(np.percentile(jitter_us, 99)), note=f"p99, {beside}"),
+    ]
 
 
 def motion(reference, latency_s: float, blend_s: float, seconds: float = 6.0, spread: float = 0.0, synchronous=False):
@@ -146,37 +153,31 @@ def error(latency_s: float, synchronous: bool) -> float:
     return float(np.median(np.abs(wanted - sent).max(axis=1)[1000:]))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--busy", action="store_true")
-    parser.add_argument("--quick", action="store_true")
-    options = parser.parse_args()
-    load = multiprocessing.get_context("spawn").Process(target=busy, daemon=True)
-    if options.busy:
-        load.start()
-        time.sleep(1.0)
-    seconds = 2.0 if options.quick else options.seconds
-    rows = {f"{rate:.0f}_hz": lateness(rate, seconds) for rate in (250.0, 500.0, 1000.0)}
-    if options.busy:
-        load.terminate()
-    delays = (0.0, 0.2) if options.quick else (0.0, 0.1, 0.2, 0.3, 0.4)
-    result = {
-        "cpus": os.cpu_count(),
-        "busy": options.busy,
-        "real_time": rows,
-        "tracking_lag_ms": {str(delay): round(lag_ms(delay), 3) for delay in delays},
-        "splice_jerk_rad_s3": {
-            str(delay): {"switched": round(splice_jerk(delay, 0.0)), "blended": round(splice_jerk(delay, 0.1))}
-            for delay in delays
-        },
-        "median_error_rad": {
-            str(delay): {"by_time": round(error(delay, False), 5), "synchronous": round(error(delay, True), 5)}
-            for delay in delays
-        },
-    }
-    print(json.dumps(result, indent=2))
+def delay_rows(delay_s: float) -> list[Row]:
+    """Return lag, jerk and error at one inference delay, on a simulated clock."""
+    at = f"{1e3 * delay_s:.0f}ms"
+    blended, switched = splice_jerk(delay_s, 0.1), splice_jerk(delay_s, 0.0)
+    ours, waiting = error(delay_s, False), error(delay_s, True)
+    gain = waiting / ours if ours > 0 else None
+    return [
+        Row(f"lag_{at}", "ms", lag_ms(delay_s), note="behind a motion of 1 rad/s"),
+        Row(f"splice_jerk_{at}", "rad/s3", blended, switched, switched / blended, "chunks that disagree by 2 mrad"),
+        Row(f"error_{at}", "rad", ours, waiting, gain, "median; peer: starts chunks when they come"),
+    ]
+
+
+def measure(options: Options) -> list[Row]:
+    """Return all rows; --quick takes two seconds a rate and two delays."""
+    seconds = 2.0 if options.quick else 10.0
+    rates = (250.0, 500.0, 1000.0)
+    rows = [row for rate in rates for row in lateness(rate, seconds, "alone")]
+    with busy_process():
+        rows += [row for rate in rates for row in lateness(rate, seconds, "busy")]
+    for delay_s in (0.0, 0.2) if options.quick else (0.0, 0.1, 0.2, 0.3, 0.4):
+        rows += delay_rows(delay_s)
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    options = parse_options(__doc__ or "")
+    finish(measure(options), options)

@@ -1,19 +1,16 @@
 """Round trips through the policy server with 301 kB observations (two 224 x 224 images), all checks on.
 
-    python benchmarks/server.py [--seconds 10] [--clients 8]
-
-Rows: one_client_p50_ms, one_client_p99_ms, eight_clients_rps. The actor answers at once, so that the
-figures are the wire's; clients run in their own processes.
+Rows: one_client_p50_ms, one_client_p99_ms, eight_clients_rps, eight_clients_p99_ms. The actor answers at
+once, so that the figures are the wire's; clients run in their own processes for ten seconds (two with --quick).
 """
 
-import argparse
 import asyncio
-import json
 import multiprocessing
 import time
 
 import numpy as np
 
+from robolearn.benchmark import Options, Row, finish, parse_options
 from robolearn.serve.client import WebsocketClientPolicy
 from robolearn.serve.codec import pack
 from robolearn.serve.server import PolicyServer, ServerConfig
@@ -87,29 +84,24 @@ def load(port: int, clients: int, seconds: float) -> np.ndarray:
     return latencies
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--clients", type=int, default=8)
-    options = parser.parse_args()
+def measure(options: Options) -> list[Row]:
+    """Return the rows of one client and of eight."""
     context = multiprocessing.get_context("spawn")
     ready = context.Queue()
     server = context.Process(target=serve, args=(ready,), daemon=True)
     server.start()
-    port = ready.get()
-    one = 1e3 * load(port, 1, options.seconds)
-    many = load(port, options.clients, options.seconds)
+    port, seconds = ready.get(), 2.0 if options.quick else 10.0
+    one, many = 1e3 * load(port, 1, seconds), 1e3 * load(port, 8, seconds)
     server.terminate()
-    rows = {
-        "request_bytes": len(pack(observation())),
-        "one_client_requests": len(one),
-        "one_client_p50_ms": round(float(np.percentile(one, 50)), 3),
-        "one_client_p99_ms": round(float(np.percentile(one, 99)), 3),
-        "eight_clients_rps": round(len(many) / options.seconds),
-        "eight_clients_p99_ms": round(1e3 * float(np.percentile(many, 99)), 2),
-    }
-    print(json.dumps(rows, indent=2))
+    size = f"{len(pack(observation())):,} bytes a request"
+    return [
+        Row("one_client_p50_ms", "ms", float(np.percentile(one, 50)), note=f"{len(one):,} requests, {size}"),
+        Row("one_client_p99_ms", "ms", float(np.percentile(one, 99)), note=size),
+        Row("eight_clients_rps", "requests/s", len(many) / seconds, note=size),
+        Row("eight_clients_p99_ms", "ms", float(np.percentile(many, 99)), note=size),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    options = parse_options(__doc__ or "")
+    finish(measure(options), options)
