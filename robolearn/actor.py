@@ -1,6 +1,6 @@
 """A checkpoint that acts: the policy with its transforms, in real units."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,10 @@ from robolearn.spec import Feature, Spec
 from robolearn.stats import lookup
 from robolearn.transforms import Pipeline
 
-__all__ = ["PolicyActor", "load"]
+__all__ = ["CorrectingActor", "PolicyActor", "load", "make_actor"]
+
+
+Run = Callable[[Batch, torch.Tensor], torch.Tensor]
 
 
 class PolicyActor:
@@ -48,30 +51,59 @@ class PolicyActor:
         `noise` is [n,*noise_shape]; `prefix` [n,P,A] are committed actions in real units. Raises
         `SpecError` for arrays unlike the spec and `NumericsError` for observations that are not finite.
         """
-        batch, rows = _batch(obs, self.spec), len(noise)
+        batch = _batch(obs, self.spec)
         if noise.shape[1:] != self.noise_shape:
             raise SpecError("The noise has the wrong shape.", found=noise.shape[1:], expected=self.noise_shape)
         if prefix is not None:
             batch["action"] = torch.as_tensor(np.asarray(prefix), dtype=torch.float32)
+        return self._in_microbatches(self._sample, batch, noise, (self.spec.chunk, self.spec.action.dim))
+
+    def _in_microbatches(self, run: Run, batch: Batch, beside: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Return `run(rows of batch, rows of beside)` for all rows, float32 [n,*shape]."""
+        rows = len(beside)
         wrong = [key for key, value in batch.items() if len(value) != rows]
         if wrong:
-            raise SpecError("Inputs have another number of rows than the noise.", found=wrong, expected=rows)
-        tensor = torch.as_tensor(np.asarray(noise), dtype=torch.float32)
-        result = np.empty((rows, self.spec.chunk, self.spec.action.dim), np.float32)
+            raise SpecError("Inputs have different numbers of rows.", found=wrong, expected=rows)
+        tensor = torch.as_tensor(np.asarray(beside), dtype=torch.float32)
+        result = np.empty((rows, *shape), np.float32)
         with torch.inference_mode():
             for start in range(0, rows, self.microbatch):
                 stop = min(start + self.microbatch, rows)
                 index = np.minimum(np.arange(start, start + self.microbatch), stop - 1)
                 piece = {key: _rows(value, index) for key, value in batch.items()}
-                result[start:stop] = self._sample(piece, tensor[index]).numpy()[: stop - start]
+                result[start:stop] = run(piece, tensor[index]).numpy()[: stop - start]
         return result
 
-    def _sample(self, batch: Batch, noise: torch.Tensor) -> torch.Tensor:
+    def _encode(self, batch: Batch) -> tuple[Batch, tuple[Batch, ...]]:
         encoded, trace = self.pipeline.encode(batch)
-        encoded = {key: value.to(self.device) if torch.is_tensor(value) else value for key, value in encoded.items()}
+        moved = {key: value.to(self.device) if torch.is_tensor(value) else value for key, value in encoded.items()}
+        return moved, trace
+
+    def _sample(self, batch: Batch, noise: torch.Tensor) -> torch.Tensor:
+        encoded, trace = self._encode(batch)
         prefix = encoded.pop("action", None)
         action = self.policy.sample(encoded, noise.to(self.device), prefix)
         return self.pipeline.decode(action.to("cpu", torch.float32), trace)
+
+
+class CorrectingActor(PolicyActor):
+    """An actor whose policy corrects every action; implements `contracts.Corrector`."""
+
+    def correct(self, obs: Observations, action: np.ndarray) -> np.ndarray:
+        """Return float32 actions [n,A] in real units for the chunk's `action` [n,A]."""
+        return self._in_microbatches(self._corrected, _batch(obs, self.spec), action, (self.spec.action.dim,))
+
+    def _corrected(self, batch: Batch, action: torch.Tensor) -> torch.Tensor:
+        encoded, _ = self._encode(batch)
+        return self.policy.correct(encoded, action.to(self.device)).to("cpu", torch.float32)
+
+
+def make_actor(
+    policy: Any, pipeline: Pipeline, spec: Spec, device: str | torch.device = "cpu", microbatch: int = 16
+) -> PolicyActor:
+    """Return the actor of `policy`; it corrects when the policy has a `correct`."""
+    kind = CorrectingActor if hasattr(policy, "correct") else PolicyActor
+    return kind(policy, pipeline, spec, device, microbatch)
 
 
 def load(
@@ -85,7 +117,7 @@ def load(
     found = checkpoint.load(path)
     if policy:
         found = found.with_policy(policy)
-    return PolicyActor(found.build(), found.pipeline, found.spec, device, microbatch)
+    return make_actor(found.build(), found.pipeline, found.spec, device, microbatch)
 
 
 def _batch(obs: Observations, spec: Spec) -> Batch:

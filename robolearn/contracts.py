@@ -20,6 +20,7 @@ __all__ = [
     "Actor",
     "Batch",
     "Controller",
+    "Corrector",
     "EpisodeSink",
     "EpisodeSource",
     "Expert",
@@ -160,6 +161,14 @@ class Actor(Protocol):
         """Return chunks [n,K,A] for histories `obs` [n,T,…] and `noise` [n,*noise_shape]."""
 
 
+@runtime_checkable
+class Corrector(Protocol):
+    """A capability of actors: their policy looks at every observation, not only at those it decides from."""
+
+    def correct(self, obs: Observations, action: np.ndarray) -> np.ndarray:
+        """Return better actions [n,A] than the chunk's `action` [n,A], for histories `obs` [n,T,…]."""
+
+
 # ---------------------------------------------------------------- environments
 
 
@@ -178,7 +187,10 @@ class VectorEnv(Protocol):
     def reset(
         self, *, seed: Sequence[int | None] | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[Observations, dict[str, Any]]:
-        """Reset the rows of `options["reset_mask"]` (all without one) with one seed per row."""
+        """Reset the rows of `options["reset_mask"]` (all without one) with one seed per row.
+
+        `options["episode"]` [E] numbers the episodes, for environments that start from a stored list.
+        """
 
     def step(self, actions: np.ndarray) -> tuple[Observations, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Return (obs, reward [E], terminated [E], truncated [E], info) with `info["success"]` bool [E].

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from robolearn.buffer import ObservationBuffer
-from robolearn.contracts import Actor, Controller, Expert, Observations, VectorEnv
+from robolearn.contracts import Actor, Controller, Corrector, Expert, Observations, VectorEnv
 from robolearn.errors import EnvError
 from robolearn.plan import BlendedPlan, ChunkPlan
 from robolearn.seeding import derive_seed, generator, policy_noise
@@ -40,6 +40,7 @@ class Outcome:
     max_reward: float
     length: int
     diverged: bool = False
+    task: str = ""  # where several environments are evaluated together
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,8 @@ class PolicyController:
     chunk arrives that many steps after its observation, as on a robot. Noise is a function of
     (seed, episode, decision), times `temperature`: below 1, samples keep to the likely actions.
     `continuity` says what a new chunk knows of the one before: nothing, the actions `committed` by the
-    delay, or its `rest`; `blend` averages all chunks that predict an action.
+    delay, or its `rest`; `blend` averages all chunks that predict an action. An actor that can
+    `correct` corrects the action due in every step, from the newest observation.
     """
 
     def __init__(
@@ -174,6 +176,7 @@ class PolicyController:
         self.delay_steps, self.temperature = delay_steps, np.float32(temperature)
         self._period_s = 1.0 / spec.rate_hz
         self._buffer = ObservationBuffer(rows, spec.history, self._period_s)
+        self._correct = actor.correct if isinstance(actor, Corrector) else None
         self._known = {"committed": delay_steps, "rest": spec.chunk - execute}.get(continuity, 0)
         plan = BlendedPlan if continuity == "blend" else ChunkPlan
         self._plan = plan(rows, spec.chunk, spec.action.dim, self._period_s)
@@ -191,31 +194,48 @@ class PolicyController:
     def act(self, obs: Observations, active: np.ndarray) -> np.ndarray:
         rows = np.flatnonzero(active)
         now_s = self._step * self._period_s
-        self._buffer.append(rows, now_s[rows], {key: obs[key][rows] for key in self.actor.spec.observations})
+        self._see(rows, obs)
         self._deliver(rows)
         asking = rows[self._step[rows] % self.execute == 0]
         if len(asking):
             self._decide(asking)
         action = self._plan.action(now_s)
+        if self._correct is not None:
+            action[rows] = self._correct(self.window(rows), action[rows])
         self._step[rows] += 1
         return action
 
+    def window(self, rows: np.ndarray) -> Observations:
+        """Return the histories [n,T,…] that the last actions of `rows` were chosen from."""
+        return self._buffer.window(rows)
+
+    def outlook(self, rows: np.ndarray, obs: Observations) -> tuple[Observations, np.ndarray]:
+        """Return histories [n,T,…] that end at `obs`, and what the running chunks [n,A] would do there.
+
+        For rows whose episode is over: values of a truncated episode go on from here.
+        """
+        self._see(rows, obs)
+        return self.window(rows), self._plan.action(self._step * self._period_s)[rows]
+
+    def noise(self, rows: np.ndarray) -> np.ndarray:
+        """Return the noise [n,*noise_shape] of the decisions that `rows` are about to take."""
+        numbers = self._step // self.execute
+        draws = [policy_noise(self.seed, int(self._episode[i]), int(numbers[i]), self.actor.noise_shape) for i in rows]
+        return self.temperature * np.stack(draws)
+
+    def _see(self, rows: np.ndarray, obs: Observations) -> None:
+        now_s = self._step[rows] * self._period_s
+        self._buffer.append(rows, now_s, {key: obs[key][rows] for key in self.actor.spec.observations})
+
     def _decide(self, rows: np.ndarray) -> None:
-        noise = np.stack(
-            [
-                policy_noise(
-                    self.seed, int(self._episode[row]), int(self._step[row]) // self.execute, self.actor.noise_shape
-                )
-                for row in rows
-            ]
-        )
+        noise = self.noise(rows)
         now_s = self._step * self._period_s
         running = (self._plan.index(now_s)[rows] >= 0) & (self._known > 0)
         for told in (True, False):
             part = rows[running == told]
             if len(part):
                 prefix = self._plan.remaining(part, now_s)[:, : self._known] if told else None
-                chunks = self.actor.act(self._buffer.window(part), self.temperature * noise[running == told], prefix)
+                chunks = self.actor.act(self._buffer.window(part), noise[running == told], prefix)
                 for row, chunk in zip(part, chunks, strict=True):
                     self._late[int(row)] = (int(self._step[row]), chunk)
         self._deliver(rows)
@@ -319,7 +339,7 @@ def _reset(env: VectorEnv, fresh: np.ndarray, current: np.ndarray, seed: int) ->
     mask = np.zeros(env.num_envs, bool)
     mask[fresh] = True
     seeds = [episode_seed(seed, int(episode)) if start else None for episode, start in zip(current, mask, strict=True)]
-    obs, _ = env.reset(seed=seeds, options={"reset_mask": mask})
+    obs, _ = env.reset(seed=seeds, options={"reset_mask": mask, "episode": current.copy()})
     return obs
 
 

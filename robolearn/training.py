@@ -22,10 +22,10 @@ from robolearn.learner import Learner, learning_rate, precision, reseed
 from robolearn.loading import TrainingData, batches, cached, open_training_data, to_device, validation_index
 from robolearn.metrics import MetricsLog
 from robolearn.provenance import provenance
-from robolearn.run import RunConfig
+from robolearn.run import RunConfig, parse_run
 from robolearn.seeding import derive_seed
 
-__all__ = ["TrainResult", "train"]
+__all__ = ["TrainResult", "stop_signals", "train"]
 
 Advance = Callable[[int, str], None]
 
@@ -98,7 +98,7 @@ def _train(
         log = MetricsLog(run, progress.step, config.train.tensorboard)
     loop = _Loop(config, run, data, learner, log, progress)
     try:
-        with _signals() as stopped:
+        with stop_signals() as stopped:
             folder = loop.run(lambda: processes.any(stopped()), advance if processes.first else lambda done, note: None)
     finally:
         if log is not None:
@@ -284,7 +284,8 @@ def _describe(run: Path, config: RunConfig) -> None:
 
 def _require_same_run(former: checkpoint.Checkpoint, config: RunConfig) -> None:
     """Raise unless `config` continues the run of `former`."""
-    before, now = dict(former.config), to_dict(config)
+    before = to_dict(parse_run(former.config))  # options that did not exist then have their defaults
+    now = to_dict(config)
     differences = []
     for section in ("policy", "data", "train"):
         old, new = before.get(section, {}), now[section]
@@ -306,7 +307,7 @@ def _require_same_run(former: checkpoint.Checkpoint, config: RunConfig) -> None:
 
 
 @contextmanager
-def _signals() -> Generator[Callable[[], bool]]:
+def stop_signals() -> Generator[Callable[[], bool]]:
     """Yield a function that says whether SIGTERM, SIGINT or SIGHUP came; a second one interrupts at once."""
     seen: list[int] = []
 
