@@ -1,5 +1,6 @@
 """The supervised loop: what it visits, how it steps, what it refuses, what it leaves behind."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -229,6 +230,16 @@ def test_a_continuation_with_other_options_is_refused(plain_run, dataset, tmp_pa
     checkpoint.save(model_only, checkpoint.load(resume))
     with pytest.raises(CheckpointError, match="no training state"):
         train(parse_run(plain_run("other", steps=4, resume=str(model_only))))
+
+
+def test_a_run_from_before_an_option_existed_continues(plain_run, tmp_path):
+    first = train(parse_run(plain_run(steps=2))).checkpoint
+    older = checkpoint.load(first)
+    plain = json.loads(json.dumps(older.config))
+    del plain["train"]["accumulate"]
+    old = tmp_path / "old" / "checkpoints" / first.name
+    checkpoint.save(old, dataclasses.replace(older, config=plain), checkpoint.load_training_state(first))
+    assert train(parse_run(plain_run("old", steps=4, resume=str(old)))).step == 4
 
 
 def test_a_folder_with_a_run_is_not_overwritten(plain_run):
