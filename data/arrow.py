@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from robolearn.errors import DataError
 
-__all__ = ["arrow_table"]
+__all__ = ["arrow_table", "png"]
 
 
 def arrow_table(columns: Mapping[str, np.ndarray], features: Mapping[str, Any]) -> pa.Table:
@@ -26,7 +26,7 @@ def arrow_table(columns: Mapping[str, np.ndarray], features: Mapping[str, Any]) 
 def _arrow_column(values: np.ndarray, feature: Mapping[str, Any]) -> tuple[pa.Array, dict[str, str] | None, dict]:
     dtype, shape = feature["dtype"], feature["shape"]
     if dtype == "image":
-        encoded = [{"bytes": _png(frame), "path": None} for frame in values]
+        encoded = [{"bytes": png(frame), "path": None} for frame in values]
         return pa.array(encoded, pa.struct({"bytes": pa.binary(), "path": pa.string()})), None, {"_type": "Image"}
     value_type = {"dtype": dtype, "_type": "Value"}
     array = (
@@ -58,7 +58,8 @@ def _numbers(values: np.ndarray) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
-def _png(frame: np.ndarray) -> bytes:
+def png(frame: np.ndarray) -> bytes:
+    """Return an RGB or grey picture as PNG."""
     import cv2
 
     picture = frame[..., ::-1] if frame.shape[-1] == 3 else frame

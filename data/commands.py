@@ -13,7 +13,7 @@ import numpy as np
 from robolearn.config import parse
 from robolearn.contracts import EpisodeSource
 from robolearn.data.detect import detect
-from robolearn.data.exports import write_robomimic, write_zarr
+from robolearn.data.exports import write_mcap, write_robomimic, write_zarr
 from robolearn.data.lerobot_v2 import write_v2
 from robolearn.data.lerobot_writer import LeRobotWriter, WriterOptions
 from robolearn.data.repair import repair_dataset
@@ -43,7 +43,7 @@ class ConvertOptions(OpenOptions):
     """Where a dataset goes and in which format."""
 
     out: str = ""
-    to: Literal["lerobot", "lerobot_v2", "gr00t", "robomimic", "zarr"] = "lerobot"
+    to: Literal["lerobot", "lerobot_v2", "gr00t", "robomimic", "zarr", "mcap"] = "lerobot"
     images: Literal["video", "image"] = "video"
 
 
@@ -58,7 +58,7 @@ def info(arguments: Mapping[str, Any]) -> dict[str, Any]:
         "episodes": len(lengths),
         "frames": int(lengths.sum()),
         "seconds": float(lengths.sum() / spec.rate_hz),
-        "shortest": int(lengths.min(initial=0)),
+        "shortest": int(lengths.min()) if len(lengths) else 0,
         "longest": int(lengths.max(initial=0)),
         "spec": spec.to_dict(),
     }
@@ -105,7 +105,7 @@ def repair(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def convert(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a dataset in another format: lerobot (v3), lerobot_v2, gr00t, robomimic or zarr."""
+    """Write a dataset in another format: lerobot (v3), lerobot_v2, gr00t, robomimic, zarr or mcap."""
     given = parse(ConvertOptions, arguments, where="data convert")
     if not given.out:
         raise DataError("Where to is missing.", do="give out=PATH")
@@ -114,10 +114,8 @@ def convert(arguments: Mapping[str, Any]) -> dict[str, Any]:
         copy(source, target, WriterOptions(images=given.images))
     elif given.to in ("lerobot_v2", "gr00t"):
         write_v2(source, target, modality=given.to == "gr00t")
-    elif given.to == "robomimic":
-        write_robomimic(source, target)
     else:
-        write_zarr(source, target)
+        {"robomimic": write_robomimic, "zarr": write_zarr, "mcap": write_mcap}[given.to](source, target)
     return {"path": given.out, "kind": given.to, "episodes": len(source.lengths)}
 
 

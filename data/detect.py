@@ -36,12 +36,13 @@ def _folder(path: Path) -> str | None:
         return "zarr"
     if (path / "features.json").exists():
         return "rlds"
-    if (path / "metadata.yaml").exists():
-        return "rosbag"
-    return "hdf5" if any(path.glob("*.hdf5")) else None
+    if any(path.glob("*.hdf5")):
+        return "hdf5"
+    names = ("metadata.yaml", "*.mcap", "*.db3", "*/metadata.yaml")
+    return "rosbag" if any(any(path.glob(name)) for name in names) else None
 
 
 def _file(path: Path) -> str | None:
     if path.suffix == ".zip" and zipfile.is_zipfile(path):
         return "zarr"
-    return {".hdf5": "hdf5", ".h5": "hdf5", ".mcap": "rosbag"}.get(path.suffix)
+    return {".hdf5": "hdf5", ".h5": "hdf5", ".mcap": "rosbag", ".db3": "rosbag"}.get(path.suffix)

@@ -1,6 +1,6 @@
-"""Writing datasets for other people's tools: robomimic HDF5 and diffusion-policy zarr.
+"""Writing datasets for other people's tools: robomimic HDF5, diffusion-policy zarr and MCAP.
 
-Both are written under a temporary name and renamed when they are complete.
+All are written under a temporary name and renamed when they are complete.
 """
 
 import json
@@ -8,14 +8,17 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from robolearn.contracts import EpisodeSource
+from robolearn.data.arrow import png
+from robolearn.data.cdr import encode_message, standard_definitions
 from robolearn.errors import DataError
 from robolearn.spec import Spec
 
-__all__ = ["write_robomimic", "write_zarr"]
+__all__ = ["write_mcap", "write_robomimic", "write_zarr"]
 
 
 def _new(path: Path) -> Path:
@@ -95,3 +98,82 @@ def write_zarr(source: EpisodeSource, path: Path) -> None:
     meta[:] = ends
     store.close()
     os.replace(temporary, path)
+
+
+_ARRAYS = {
+    "float32": "Float32",
+    "float64": "Float64",
+    "int32": "Int32",
+    "int64": "Int64",
+    "uint8": "UInt8",
+    "bool": "UInt8",
+}
+_IMAGE, _TEXT = "sensor_msgs/msg/CompressedImage", "std_msgs/msg/String"
+
+
+def write_mcap(source: EpisodeSource, path: Path) -> None:
+    """Write `source` as a folder of one MCAP file per episode, with messages that ROS 2 and its viewers know.
+
+    Signals are MultiArrays of their own type, pictures PNG in CompressedImage, the task a String. Stamps are
+    the nominal times of the frames; the spec travels in the metadata, so that reading needs no map.
+    """
+    temporary, spec = _new(path), source.spec
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    known = getattr(source, "keys", ())
+    keys = [*_columns(spec), "action", "task", *(key for key in known if key.startswith("next."))]
+    for episode in range(len(source.lengths)):
+        described = getattr(source, "metadata", None)
+        facts = described(episode) if described is not None else {}
+        name = temporary / f"episode_{episode:06d}.mcap"
+        _write_episode(name, spec, source.read(episode, keys), {"metadata": json.dumps(facts)})
+    os.replace(temporary, path)
+
+
+def _write_episode(path: Path, spec: Spec, columns: Mapping[str, np.ndarray], facts: Mapping[str, str]) -> None:
+    from mcap.well_known import MessageEncoding, Profile, SchemaEncoding
+    from mcap.writer import Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    definitions, store = standard_definitions(), get_typestore(Stores.ROS2_JAZZY)
+    signals = {key: {"dtype": str(v.dtype), "shape": v.shape[1:]} for key, v in columns.items() if v.dtype.kind != "U"}
+    with path.open("wb") as file:
+        writer = Writer(file)
+        writer.start(profile=Profile.ROS2)
+        described = {"spec": json.dumps(spec.to_dict()), "columns": json.dumps(signals)}
+        writer.add_metadata("robolearn", {**described, **facts})
+        channels, kinds = {}, {}
+        for key, values in columns.items():
+            kinds[key] = kind = _message_type(spec, key, values)
+            text = store.generate_msgdef(kind, ros_version=2)[0]
+            schema = writer.register_schema(kind, SchemaEncoding.ROS2, text.encode())
+            channels[key] = writer.register_channel(f"/{key.replace('.', '/')}", MessageEncoding.CDR, schema)
+        for step in range(len(columns["action"])):
+            stamp = round(step * (1e9 / spec.rate_hz))
+            for key, values in columns.items():
+                data = encode_message(kinds[key], _message(kinds[key], values[step], stamp, key), definitions)
+                writer.add_message(channels[key], log_time=stamp, publish_time=stamp, data=data, sequence=step)
+        writer.finish()
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _message_type(spec: Spec, key: str, values: np.ndarray) -> str:
+    feature = spec.observations.get(key)
+    if feature is not None and feature.kind == "image":
+        return _IMAGE
+    if values.dtype.kind == "U":
+        return _TEXT
+    if str(values.dtype) not in _ARRAYS:
+        raise DataError(f"'{key}' has a type that has no message.", found=values.dtype, expected=", ".join(_ARRAYS))
+    return f"std_msgs/msg/{_ARRAYS[str(values.dtype)]}MultiArray"
+
+
+def _message(kind: str, value: np.ndarray, stamp_ns: int, key: str) -> dict[str, Any]:
+    if kind == _IMAGE:
+        stamp = {"sec": stamp_ns // 10**9, "nanosec": stamp_ns % 10**9}
+        return {"header": {"stamp": stamp, "frame_id": key}, "format": "png", "data": png(value)}
+    if kind == _TEXT:
+        return {"data": str(value)}
+    sizes = [{"label": "", "size": size, "stride": size} for size in value.shape]
+    return {"layout": {"dim": sizes}, "data": np.asarray(value).ravel()}

@@ -13,7 +13,16 @@ from robolearn.data.files import inside
 from robolearn.data.lerobot_info import StoredFeature
 from robolearn.errors import DataError
 
-__all__ = ["decode_images", "one_array", "open_parquet", "plain_numbers", "read_parquet", "to_array"]
+__all__ = [
+    "decode_image",
+    "decode_images",
+    "image_size",
+    "one_array",
+    "open_parquet",
+    "plain_numbers",
+    "read_parquet",
+    "to_array",
+]
 
 _ARROW_NAMES = {"float": "float32", "double": "float64", "halffloat": "float16", "large_string": "string"}
 
@@ -116,16 +125,22 @@ def _bytes_of(item: Any, root: Path, where: str) -> bytes:
     raise DataError(f"{where} holds no picture.", found=str(item)[:80], expected="{bytes, path}")
 
 
-def decode_image(content: bytes, shape: Sequence[int], where: str) -> np.ndarray:
-    """Decode one PNG or JPEG; its size is checked before anything is decompressed."""
-    import cv2
+def image_size(content: bytes, where: str) -> tuple[int, int]:
+    """Return (height, width) of a PNG or JPEG from its header."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
-            size = (picture.height, picture.width)
+            return picture.height, picture.width
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{where} is not a PNG or JPEG picture.", found=str(error)[:120]) from error
+
+
+def decode_image(content: bytes, shape: Sequence[int], where: str) -> np.ndarray:
+    """Decode one PNG or JPEG; its size is checked before anything is decompressed."""
+    import cv2
+
+    size = image_size(content, where)
     if size != tuple(shape[:2]):
         raise DataError(f"{where} has another size than declared.", found=size, expected=tuple(shape[:2]))
     flags = cv2.IMREAD_COLOR if shape[2] == 3 else cv2.IMREAD_GRAYSCALE

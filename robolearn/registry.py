@@ -35,6 +35,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "lerobot_v2": "robolearn.data.lerobot_v2:open_dataset",
         "zarr": "robolearn.data.zarr_replay:open_dataset",
         "pusht": "robolearn.data.pusht:open_pusht",
+        "rosbag": "robolearn.data.bags:open_dataset",
     },
     # Sinks: `open(path, spec, options) -> EpisodeSink`.
     "sink": {
@@ -67,8 +68,10 @@ _TABLE: dict[str, dict[str, str]] = {
         "robolearn/tool_hang": "robolearn.envs.suite:TaskConfig",
         "robolearn/wipe": "robolearn.envs.suite:TaskConfig",
         "gym/*": "robolearn.envs.gym:GymConfig",
+        "libero/*": "robolearn.envs.processes:LiberoConfig",
         "metaworld/*": "robolearn.envs.metaworld:MetaWorldConfig",
         "robosuite/*": "robolearn.envs.robosuite:RobosuiteConfig",
+        "workers/*": "robolearn.envs.processes:WorkersConfig",
     },
     # Paired transforms: a frozen dataclass implementing `contracts.Transform`.
     "transform": {
@@ -92,6 +95,7 @@ _TABLE: dict[str, dict[str, str]] = {
     },
     # Scenes for the twin: `open_scene(name, arm, image_px) -> Scene`.
     "scene": {
+        "board": "robolearn.hardware.board_scene:open_scene",
         "pick_place": "robolearn.envs.robot_scene:open_scene",
         "reach": "robolearn.envs.robot_scene:open_scene",
     },
