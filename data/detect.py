@@ -7,6 +7,7 @@ from typing import Any
 
 from robolearn.contracts import EpisodeSource
 from robolearn.data.files import read_json
+from robolearn.data.rlds import version_folder
 from robolearn.errors import DataError
 from robolearn.registry import resolve
 
@@ -34,7 +35,7 @@ def _folder(path: Path) -> str | None:
         return "lerobot_v2" if version.startswith("v2") else "lerobot"
     if (path / ".zgroup").exists():
         return "zarr"
-    if (path / "features.json").exists():
+    if version_folder(path) is not None:
         return "rlds"
     if any(path.glob("*.hdf5")):
         return "hdf5"

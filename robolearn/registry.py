@@ -35,6 +35,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "lerobot_v2": "robolearn.data.lerobot_v2:open_dataset",
         "zarr": "robolearn.data.zarr_replay:open_dataset",
         "pusht": "robolearn.data.pusht:open_pusht",
+        "rlds": "robolearn.data.rlds:open_dataset",
         "rosbag": "robolearn.data.bags:open_dataset",
     },
     # Sinks: `open(path, spec, options) -> EpisodeSink`.
