@@ -23,9 +23,16 @@ _TABLE: dict[str, dict[str, str]] = {
         "diffusion": "robolearn.policies.diffusion:DiffusionConfig",
         "meanflow": "robolearn.policies.meanflow:MeanFlowConfig",
         "ranked": "robolearn.policies.ranked:RankedConfig",
+        "chosen": "robolearn.policies.residual:ChosenConfig",
+        "residual": "robolearn.policies.residual:ResidualConfig",
         "regression": "robolearn.policies.regression:RegressionConfig",
         "streaming": "robolearn.policies.streaming:StreamingConfig",
         "tokens": "robolearn.policies.tokens:TokenConfig",
+    },
+    # Reinforcement learning from a clone: a frozen config with `build(problem) -> Algorithm`.
+    "algo": {
+        "residual": "robolearn.rl.residual:ResidualRLConfig",
+        "rlpd": "robolearn.rl.rlpd:RLPDConfig",
     },
     # Storage kinds: `open(path, options) -> EpisodeSource`; "auto" detects the kind.
     "data": {

@@ -14,6 +14,7 @@ __all__ = ["VERBS", "load", "main"]
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("robolearn.cli.demo:main", "the whole loop on an embedded task: demonstrate, train, evaluate, report"),
     "train": ("robolearn.cli.train:main", "train a policy from a dataset: policy=flow data=pusht env=pusht"),
+    "rl": ("robolearn.cli.rl:main", "improve a checkpoint by reinforcement learning: algo=residual ckpt=DIR env=NAME"),
     "eval": ("robolearn.cli.evaluate:main", "evaluate a checkpoint in closed loop: ckpt=DIR episodes=200"),
     "reproduce": ("robolearn.cli.reproduce:main", "run one published row again: reproduce NAME"),
     "robot": ("robolearn.cli.robot:main", "list, check, teleop, record, rollout, replay on a twin or a ROS 2 arm"),

@@ -1,0 +1,163 @@
+"""Policies that act in every step beside a frozen chunk policy: a residual (arXiv 2407.16677, 2509.19301), and
+the better of two proposals (IBRL, arXiv 2311.02198).
+
+The chunk policy decides as it always did; `correct` then looks at every new observation. Learned by
+`robolearn rl`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from robolearn.config import parse
+from robolearn.contracts import Batch, Transform
+from robolearn.errors import ConfigError
+from robolearn.registry import resolve
+from robolearn.rl.critics import CriticConfig
+from robolearn.rl.networks import flat_state, mlp, state_size
+from robolearn.spec import Spec
+
+__all__ = ["ChosenConfig", "ChosenPolicy", "ResidualConfig", "ResidualPolicy"]
+
+
+@dataclass(frozen=True)
+class _StepConfig:
+    """`base` holds the options of the frozen policy; the actor has `depth` layers of `width`."""
+
+    base: dict[str, Any] = field(default_factory=lambda: {"name": "flow"})
+    width: int = 256
+    depth: int = 2
+
+    def __post_init__(self):
+        if "name" not in self.base or self.width < 1 or self.depth < 1:
+            raise ConfigError("A policy by the step cannot be built.", found=self, expected="a base and positive sizes")
+        self._inner()  # refuse bad options now
+
+    @property
+    def history(self) -> int:
+        """History of the frozen policy."""
+        return self._inner().history
+
+    @property
+    def chunk(self) -> int:
+        """Chunk of the frozen policy."""
+        return self._inner().chunk
+
+    def transforms(self, spec: Spec) -> Sequence[Transform]:
+        """Return the transforms of the frozen policy."""
+        return self._inner().transforms(spec)
+
+    def _inner(self) -> Any:
+        return parse(resolve("policy", self.base["name"]), self.base, where="policy.base")
+
+
+@dataclass(frozen=True)
+class ResidualConfig(_StepConfig):
+    """A correction of at most `scale` of half the action range is added to every action."""
+
+    name: Literal["residual"] = "residual"
+    scale: float = 0.3
+
+    def build(self, spec: Spec) -> "ResidualPolicy":
+        """Return the policy for `spec`."""
+        return ResidualPolicy(self, self._inner().build(spec))
+
+
+@dataclass(frozen=True)
+class ChosenConfig(_StepConfig):
+    """The actor proposes an action beside the chunk's; the one that the critics value more is taken."""
+
+    name: Literal["chosen"] = "chosen"
+    critics: CriticConfig = field(default_factory=CriticConfig)
+
+    def build(self, spec: Spec) -> "ChosenPolicy":
+        """Return the policy for `spec`."""
+        return ChosenPolicy(self, self._inner().build(spec))
+
+
+class _StepPolicy(nn.Module):
+    """Samples the frozen policy's chunks; subclasses propose the action of one step.
+
+    `low`, `high` [A] bound actions in real units; inside, they are scaled to [-1, 1].
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, base: Any, actor: nn.Module):
+        super().__init__()
+        self.base, self.actor, self.spec = base, actor, base.spec
+        dim = base.spec.action.dim
+        self.register_buffer("low", -torch.ones(dim))
+        self.register_buffer("high", torch.ones(dim))
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """The frozen policy's noise."""
+        return self.base.noise_shape
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Raise `ConfigError`: it learns by `robolearn rl`."""
+        raise ConfigError("A policy by the step is not cloned.", do="clone its base, then robolearn rl ckpt=RUN")
+
+    def sample(self, obs: Batch, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
+        """Return the frozen policy's chunks [B,K,A]."""
+        return self.base.sample(obs, noise, prefix)
+
+    def propose(self, state: Tensor, action: Tensor) -> Tensor:
+        """Return actions [B,A] in [-1, 1] for states [B,D] and the chunk's `action` [B,A]."""
+        raise NotImplementedError
+
+    def correct(self, obs: Batch, action: Tensor) -> Tensor:
+        """Return actions [B,A] in real units for histories `obs` and the chunk's `action` [B,A]."""
+        return self.real(self.propose(flat_state(obs, self.spec), self.scaled(action)))
+
+    def scaled(self, action: Tensor) -> Tensor:
+        """Return real actions in [-1, 1]."""
+        return ((action - (self.high + self.low) / 2) / ((self.high - self.low) / 2)).clamp(-1, 1)
+
+    def real(self, action_n: Tensor) -> Tensor:
+        """Return scaled actions in real units."""
+        return (self.high + self.low) / 2 + action_n * (self.high - self.low) / 2
+
+
+class ResidualPolicy(_StepPolicy):
+    """a = a_chunk + scale · tanh f(s, a_chunk)."""
+
+    def __init__(self, config: ResidualConfig, base: Any):
+        dim = base.spec.action.dim
+        super().__init__(base, mlp(state_size(base.spec) + dim, config.width, config.depth, dim))
+        self.scale = config.scale
+
+    def residual(self, state: Tensor, action: Tensor) -> Tensor:
+        """Return corrections [B,A] in [-1, 1], before `scale`."""
+        return self.actor(torch.cat([state, action], -1)).tanh()
+
+    def propose(self, state: Tensor, action: Tensor) -> Tensor:
+        return (action + self.scale * self.residual(state, action)).clamp(-1, 1)
+
+
+class ChosenPolicy(_StepPolicy):
+    """argmax over {a_chunk, f(s)} of Q."""
+
+    ready: Tensor
+
+    def __init__(self, config: ChosenConfig, base: Any):
+        dim, size = base.spec.action.dim, state_size(base.spec)
+        super().__init__(base, mlp(size, config.width, config.depth, dim))
+        self.critics = config.critics.build(size + dim)
+        self.register_buffer("ready", torch.zeros(()))  # 0 until the critics have learned: the chunk's action is taken
+
+    def own(self, state: Tensor) -> Tensor:
+        """Return the actor's actions [B,A] in [-1, 1]."""
+        return self.actor(state).tanh()
+
+    def propose(self, state: Tensor, action: Tensor) -> Tensor:
+        own = self.own(state)
+        both = torch.cat([torch.cat([state, option], -1) for option in (action, own)])
+        value = self.critics.value(both).mean(0)
+        better = (value[len(state) :] > value[: len(state)]) & (self.ready > 0)
+        return torch.where(better[:, None], own, action)

@@ -1,0 +1,79 @@
+"""`robolearn rl`: a cloned policy improved by reinforcement learning, and compared with itself before."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from robolearn.actor import load
+from robolearn.cli.arguments import parse_arguments
+from robolearn.cli.compose import compose_config, jobs
+from robolearn.cli.evaluate import evaluate_with_bar, film_policy, show_result
+from robolearn.cli.job import Job, out_folder
+from robolearn.cli.show import progress, say
+from robolearn.metrics import read_metrics
+from robolearn.report import write_report
+from robolearn.rl.training import RLConfig, RLResult, compare, env_options, finetune, parse_rl
+
+__all__ = ["main", "run_rl"]
+
+_USAGE = """usage: robolearn rl algo=residual ckpt=RUN env=NAME [demos.path=DATASET] [rl.steps=50000] [out=DIR] [-m]
+
+Improves a checkpoint with a reward (rl.reward=sparse: 1 with success), keeps the best policy by selection
+seeds, and compares it with the checkpoint on `episodes` unseen seeds, the same for both. Leaves a
+checkpoint that deploys like any other, metrics.jsonl, result.json, report.html and videos.
+Groups: algo, env, eval, experiment. A run goes on with the same options and rl.resume=RUN."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Improve one checkpoint, or one per value of a sweep."""
+    given = parse_arguments(arguments, _USAGE)
+    for number, single in enumerate(jobs(given)):
+        status = run_rl(compose_config("rl", single), f"{number:03d}" if given.multirun else "")
+        if status:
+            return status
+    return 0
+
+
+def run_rl(plain: Mapping[str, Any], number: str = "", verb: str = "rl") -> int:
+    """Improve and evaluate what `plain` says; returns the exit status."""
+    plain = dict(plain)
+    plain["eval"] = {**plain["eval"], "episodes": plain.pop("episodes")}
+    config = parse_rl(plain)
+    wanted = str(Path(config.out) / number) if config.out and number else config.out
+    resume = config.rl.resume
+    out = out_folder(verb, wanted or resume, resumes=resume is not None)
+    config = replace(config, out=str(out))
+    job = Job(verb, out, {**plain, "out": None})
+    with job.stage("learning"):
+        learned = _learn(config)
+    if learned.interrupted:
+        say(f"stopped at step {learned.steps}; go on with the same options and rl.resume={out}")
+        return 130
+    options = env_options(config)
+    with job.stage("before"):
+        before = evaluate_with_bar(load(config.ckpt), options, config.eval)
+    actor = load(learned.checkpoint)
+    with job.stage("after"):
+        after = evaluate_with_bar(actor, options, config.eval)
+    with job.stage("video"):
+        videos = film_policy(actor, options, config.eval, after, out)
+    found = compare(before, after)
+    facts = {"learning": learned.to_dict(), "comparison": found, "baselines": {"before": before.to_dict()}}
+    content = job.finish({**after.to_dict(), **facts})
+    title = f"{options['name']}: {config.algo.name} from {Path(config.ckpt).name}"
+    report = write_report(out / "report.html", title, content, read_metrics(out), videos)
+    rows = [
+        ("before", f"{before.success.value:.1%} [{before.success.low:.1%}, {before.success.high:.1%}]"),
+        ("McNemar's p", f"{found['mcnemar_p']:.2g}"),
+        ("environment steps", f"{learned.steps:,}"),
+        ("minutes", f"{learned.minutes:.1f}"),
+        ("best on selection seeds", f"{learned.best:.1%} at step {learned.best_step:,}"),
+    ]
+    show_result(after, [learned.checkpoint, *videos, report, out / "result.json"], rows)
+    return 0
+
+
+def _learn(config: RLConfig) -> RLResult:
+    with progress("learn", config.rl.steps, "env steps") as advance:
+        return finetune(config, advance)

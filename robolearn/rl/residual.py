@@ -1,0 +1,49 @@
+"""Residual off-policy learning on a frozen chunk policy of any kind (ResFiT, arXiv 2509.19301).
+
+The chunk policy is a black box; an actor adds a correction in every step. Critics value the state and
+the executed action. Deterministic policy gradient with smoothed targets (TD3, arXiv 1802.09477).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from robolearn.errors import ConfigError
+from robolearn.rl.algorithm import Problem
+from robolearn.rl.offpolicy import OffPolicy, OffPolicyConfig
+
+__all__ = ["Residual", "ResidualRLConfig"]
+
+
+@dataclass(frozen=True)
+class ResidualRLConfig(OffPolicyConfig):
+    """`scale` bounds the correction: a share of half the action range."""
+
+    name: Literal["residual"] = "residual"
+    scale: float = 0.3
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.scale <= 2:
+            raise ConfigError("algo.scale is out of range.", found=self.scale, expected="above 0, at most 2")
+
+    def build(self, problem: Problem) -> "Residual":
+        """Return the algorithm; raises `EnvError` without action bounds."""
+        return Residual(self, problem)
+
+
+class Residual(OffPolicy):
+    """a = a_chunk + scale · f(s, a_chunk)."""
+
+    def __init__(self, config: ResidualRLConfig, problem: Problem):
+        options = {"scale": config.scale, "width": config.width, "depth": config.depth}
+        super().__init__(config, problem, {"name": "residual", "base": problem.clone.config["policy"], **options})
+
+    def following(self, state: Tensor, base: Tensor, noise: Tensor) -> Tensor:
+        action = (self.net.propose(state, base) + noise).clamp(-1, 1)
+        return self.critics.least(torch.cat([state, action], -1))
+
+    def actor_loss(self, state: Tensor, base: Tensor) -> Tensor:
+        return -self.critics.mean(torch.cat([state, self.net.propose(state, base)], -1)).mean()

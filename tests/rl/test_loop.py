@@ -1,0 +1,112 @@
+"""The loop: runs, resumes bit for bit, deploys, and refuses what does not fit."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from robolearn import checkpoint
+from robolearn.actor import load
+from robolearn.api import make_env
+from robolearn.errors import CheckpointError, ConfigError, DataError, EnvError, SpecError
+from robolearn.evaluation import EvalConfig, evaluate
+from robolearn.rl.training import compare, finetune, parse_rl
+
+
+def _lines(folder):
+    rows = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "minutes"} for row in rows]
+
+
+@pytest.mark.parametrize("algo", ["residual", "rlpd"])
+def test_a_run_ends_with_a_policy_that_deploys(plain, clone, algo):
+    config = parse_rl(plain(algo=algo))
+    result = finetune(config)
+    assert result.steps >= 300
+    assert result.demonstrations == 4
+    lines = _lines(config.out)
+    assert lines[0]["step"] == 0  # the clone is the first point of the curve
+    assert any("critic_loss" in line for line in lines)
+    actor = load(config.out)
+    env = make_env("robolearn/reach", 4, {"max_steps": 30})
+    after = evaluate(actor, env, EvalConfig(episodes=8, execute=4))
+    before = evaluate(load(clone / "run"), env, EvalConfig(episodes=8, execute=4))
+    env.close()
+    assert compare(before, after)["episodes"] == 8
+    state = checkpoint.load_training_state(config.out)
+    changed = [name for name, value in state.weights.items() if name.startswith("actor/weights") and value.abs().sum()]
+    assert changed
+    assert state.counters["algorithm"]["updates"] > 0
+
+
+@pytest.mark.parametrize("algo", ["residual", "rlpd"])
+def test_a_resumed_run_is_bitwise_the_same(plain, algo):
+    whole = parse_rl(plain("whole", algo))
+    finetune(whole)
+    part = parse_rl(plain("part", algo))
+    shutil.copytree(whole.out, part.out, dirs_exist_ok=True)
+    kept = checkpoint.folders(Path(part.out))
+    assert len(kept) >= 2
+    for folder in kept[1:]:
+        shutil.rmtree(folder)
+    resumed = finetune(parse_rl(plain("part", algo, resume=part.out)))
+    first, second = (checkpoint.load_training_state(folder) for folder in (whole.out, part.out))
+    assert resumed.steps == first.step
+    assert first.weights.keys() == second.weights.keys()
+    assert all(torch.equal(value, second.weights[name]) for name, value in first.weights.items())
+    assert _lines(whole.out) == _lines(part.out)
+
+
+def test_the_first_checkpoint_acts_as_the_clone_did(plain, clone):
+    config = parse_rl(plain(options={"warmup": 10**6}))
+    finetune(config)
+    actor, base = load(config.out), load(clone / "run")
+    env = make_env("robolearn/reach", 4, {"max_steps": 30})
+    found = [[o.length for o in evaluate(a, env, EvalConfig(episodes=8, execute=4)).outcomes] for a in (actor, base)]
+    env.close()
+    assert np.allclose(found[0], found[1], atol=3)
+
+
+def test_outcomes_do_not_depend_on_the_rows(plain):
+    config = parse_rl(plain())
+    finetune(config)
+    found = []
+    for rows in (1, 3):
+        env = make_env("robolearn/reach", rows, {"max_steps": 30})
+        found.append(evaluate(load(config.out), env, EvalConfig(episodes=4, execute=4)).outcomes)
+        env.close()
+    assert found[0] == found[1]
+
+
+def test_unknown_names_are_refused(plain):
+    with pytest.raises(ConfigError, match="sparse"):
+        parse_rl(plain(reward="sparce"))
+    with pytest.raises(ConfigError, match="gamma"):
+        parse_rl(plain(options={"gama": 0.9}))
+
+
+def test_another_run_is_not_resumed(plain, clone):
+    config = parse_rl(plain())
+    finetune(config)
+    with pytest.raises(ConfigError, match="seed: 0 then, 1 now"):
+        finetune(parse_rl(plain(seed=1, resume=config.out)))
+    with pytest.raises(CheckpointError, match="not of an rl run"):
+        finetune(parse_rl(plain(resume=str(clone / "run"))))
+
+
+def test_what_does_not_fit_ends_before_the_first_step(plain, clone, tmp_path):
+    with pytest.raises(SpecError, match=r"action\.dim|observation"):
+        finetune(parse_rl(plain(env={"name": "robolearn/handover"}, demos=False)))
+    with pytest.raises(DataError, match="There is no dataset"):
+        finetune(parse_rl({**plain(), "demos": {"path": str(tmp_path / "nothing")}}))
+
+
+def test_an_environment_without_success_is_refused(plain, monkeypatch):
+    from robolearn.envs.base import RowsEnv
+
+    monkeypatch.setattr(RowsEnv, "info", lambda self: {})
+    with pytest.raises(EnvError, match="what success is"):
+        finetune(parse_rl(plain()))
