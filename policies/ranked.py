@@ -17,7 +17,7 @@ from robolearn.policies.common import check_prefix, pin_prefix
 from robolearn.registry import resolve
 from robolearn.spec import Spec
 
-__all__ = ["RankedConfig", "RankedPolicy", "Scorer"]
+__all__ = ["RankedConfig", "RankedPolicy", "Scorer", "repeat_rows", "take_best"]
 
 
 @runtime_checkable
@@ -102,15 +102,14 @@ class RankedPolicy(nn.Module):
         """
         check_prefix(self.spec, prefix)
         count, samples = noise.shape[:2]
-        wide = {key: value.repeat_interleave(samples, 0) for key, value in obs.items() if isinstance(value, Tensor)}
+        wide = repeat_rows(obs, samples)
         chunks = self.policy.sample(wide, noise.flatten(0, 1))
+        sets = chunks.unflatten(0, (count, samples))
         if self.config.by == "score":
             rating = self.policy.score(wide, chunks).unflatten(0, (count, samples))
         else:
-            rating = self._agreement(chunks.unflatten(0, (count, samples)), prefix)
-        best = rating.argmax(1)
-        chosen = chunks.unflatten(0, (count, samples))[torch.arange(count, device=best.device), best]
-        return pin_prefix(chosen, prefix)
+            rating = self._agreement(sets, prefix)
+        return pin_prefix(take_best(sets, rating), prefix)
 
     def _agreement(self, chunks: Tensor, prefix: Tensor | None) -> Tensor:
         """Rate chunks [B,N,K,A] by their distance to the prefix, or to each other; returns [B,N]."""
@@ -120,3 +119,14 @@ class RankedPolicy(nn.Module):
         steps = torch.arange(prefix.shape[1], device=chunks.device)
         error = (chunks[:, :, : prefix.shape[1]] - prefix[:, None]).square().sum(-1)
         return -(error * self.config.decay**steps).sum(-1)
+
+
+def repeat_rows(obs: Batch, count: int) -> Batch:
+    """Return the tensors of `obs` with each row `count` times, one after the other."""
+    return {key: value.repeat_interleave(count, 0) for key, value in obs.items() if isinstance(value, Tensor)}
+
+
+def take_best(chunks: Tensor, rating: Tensor) -> Tensor:
+    """Return of each set of chunks [B,N,K,A] the one with the highest rating [B,N]."""
+    best = rating.argmax(1)
+    return chunks[torch.arange(len(best), device=best.device), best]

@@ -13,6 +13,7 @@ import numpy as np
 from robolearn.contracts import Actor, Controller, VectorEnv
 from robolearn.errors import ConfigError, RobolearnError
 from robolearn.intervals import Interval, bootstrap_mean, wilson
+from robolearn.past import with_past
 from robolearn.rollout import Continuity, Outcome, PolicyController, RandomController, StepRecord, rollout
 from robolearn.spec import require
 
@@ -90,7 +91,7 @@ def evaluate(
     not give what the policy expects.
     """
     config = config or EvalConfig()
-    require(env.spec, actor.spec, ("environment", "policy"))
+    require(with_past(env.spec), actor.spec, ("environment", "policy"))
     controller = PolicyController(
         actor, env.num_envs, config.execute, config.seed, config.delay_steps, config.temperature, config.continuity
     )

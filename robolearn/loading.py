@@ -11,6 +11,7 @@ import torch
 from robolearn.api import open_dataset
 from robolearn.contracts import Batch, EpisodeSource, WindowSource
 from robolearn.errors import DataError, SpecError, suggest
+from robolearn.past import PAST_ACTION, PastActions
 from robolearn.registry import resolve
 from robolearn.run import DataConfig, RunConfig
 from robolearn.seeding import generator, shuffled_index
@@ -35,6 +36,8 @@ def open_training_data(config: RunConfig, pipeline: Pipeline | None = None) -> T
     source = open_dataset(config.data.path, config.data.kind, config.data.options)
     source = _Renamed(source, config.data.rename) if config.data.rename else source
     keys = config.data.keys or tuple(source.spec.observations)
+    if getattr(config.policy, "past_actions", False):
+        source, keys = PastActions(source), (*keys, PAST_ACTION)
     source.spec.select(keys)
     train, held_out = split_episodes(source, config.data, config.seed)
     windows = _windows(config, source, keys, train)

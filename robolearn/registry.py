@@ -22,6 +22,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "consistency": "robolearn.policies.consistency:ConsistencyConfig",
         "diffusion": "robolearn.policies.diffusion:DiffusionConfig",
         "meanflow": "robolearn.policies.meanflow:MeanFlowConfig",
+        "ptp": "robolearn.policies.ptp:PastTokenConfig",
         "ranked": "robolearn.policies.ranked:RankedConfig",
         "chosen": "robolearn.policies.residual:ChosenConfig",
         "residual": "robolearn.policies.residual:ResidualConfig",

@@ -9,6 +9,7 @@ import numpy as np
 from robolearn.buffer import ObservationBuffer
 from robolearn.contracts import Actor, Controller, Corrector, Expert, Observations, VectorEnv
 from robolearn.errors import EnvError
+from robolearn.past import PAST_ACTION
 from robolearn.plan import BlendedPlan, ChunkPlan
 from robolearn.seeding import derive_seed, generator, policy_noise
 
@@ -182,12 +183,13 @@ class PolicyController:
         self._plan = plan(rows, spec.chunk, spec.action.dim, self._period_s)
         self._episode = np.full(rows, -1)
         self._step = np.zeros(rows, np.int64)
+        self._past = np.zeros((rows, spec.action.dim + 1), np.float32)
         self._late: dict[int, tuple[int, np.ndarray]] = {}  # row → (step it was asked at, its chunk)
 
     def begin(self, rows: np.ndarray, episodes: np.ndarray, obs: Observations) -> None:
         self._buffer.restart(rows)
         self._plan.restart(rows)
-        self._episode[rows], self._step[rows] = episodes, 0
+        self._episode[rows], self._step[rows], self._past[rows] = episodes, 0, 0.0
         for row in rows:
             self._late.pop(int(row), None)
 
@@ -203,6 +205,7 @@ class PolicyController:
         if self._correct is not None:
             action[rows] = self._correct(self.window(rows), action[rows])
         self._step[rows] += 1
+        self._past[rows, :-1], self._past[rows, -1] = action[rows], 1.0
         return action
 
     def window(self, rows: np.ndarray) -> Observations:
@@ -225,7 +228,8 @@ class PolicyController:
 
     def _see(self, rows: np.ndarray, obs: Observations) -> None:
         now_s = self._step[rows] * self._period_s
-        self._buffer.append(rows, now_s, {key: obs[key][rows] for key in self.actor.spec.observations})
+        seen = {**obs, PAST_ACTION: self._past}
+        self._buffer.append(rows, now_s, {key: seen[key][rows] for key in self.actor.spec.observations})
 
     def _decide(self, rows: np.ndarray) -> None:
         noise = self.noise(rows)

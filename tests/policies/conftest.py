@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from robolearn.config import parse, to_dict
+from robolearn.past import with_past
 from robolearn.policies.tokens import TokenPolicy
 from robolearn.registry import resolve
 from robolearn.spec import ActionSpec, Feature, Spec
@@ -23,6 +24,8 @@ ALONE = {  # policies with networks of their own
         "network": {"width": 16, "depth": 1, "heads": 2, "dropout": 0.0},
     },
 }
+
+WRAPPERS = {"ptp": {"past": 2}, "ranked": {}}  # policies around another
 
 
 class Workbench:
@@ -42,14 +45,17 @@ class Workbench:
     )
 
     def config(self, name, **options):
-        if name == "ranked":
-            return parse(resolve("policy", name), {"policy": to_dict(self.config("flow", **options)), "samples": 3})
+        if name in WRAPPERS:
+            inner = to_dict(self.config("flow", **options))
+            return parse(resolve("policy", name), {"policy": inner, "samples": 3, **WRAPPERS[name]})
         small = ALONE.get(name, {"network": SMALL["mlp"]})
         return parse(resolve("policy", name), {"name": name, "history": 2, "chunk": 8, **small, **options})
 
     def policy(self, name, spec=None, **options):
         torch.manual_seed(0)
         spec = spec or self.state
+        if name == "ptp":
+            spec = with_past(spec)
         if name == "tokens":
             spec = replace(spec, action=ActionSpec(1), chunk=8)
         policy = self.config(name, **options).build(spec)

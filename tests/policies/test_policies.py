@@ -10,9 +10,10 @@ from robolearn.errors import ConfigError, SpecError
 from robolearn.registry import names, resolve
 from robolearn.spec import ActionSpec, Feature, Spec
 
-ALONE = ("act", "ranked", "tokens")  # policies with networks of their own
+ALONE = ("act", "ptp", "ranked", "tokens")  # policies with networks of their own, and those around another
+ELSEWHERE = ("chosen", "residual", "vla")  # on top of a checkpoint or a backbone, tested beside those
 
-POLICIES = names("policy")
+POLICIES = [name for name in names("policy") if name not in ELSEWHERE]
 MODULAR = [name for name in POLICIES if name not in ALONE]
 
 
