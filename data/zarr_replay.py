@@ -23,10 +23,14 @@ __all__ = ["Column", "ZarrOptions", "ZarrReader", "open_dataset"]
 
 @dataclass(frozen=True)
 class Column:
-    """Where one key comes from: an array, and optionally columns [start, stop) of its flattened frame."""
+    """Where one key comes from: an array, and optionally columns [start, stop) of its flattened frame.
+
+    `join` names arrays whose columns follow those of `array`.
+    """
 
     array: str
     columns: tuple[int, int] | None = None
+    join: tuple[str, ...] = ()
     unit: str = ""
     frame: str = ""
     names: tuple[str, ...] = ()
@@ -46,17 +50,18 @@ class ZarrOptions:
     task: str = ""
 
 
+_UMI_HZ = 59.94  # a GoPro's rate
 _XY = ("x", "y")
 _KEYPOINTS = tuple(f"keypoint{i}_{axis}" for i in range(9) for axis in _XY)
 _PUSHT = ZarrOptions(
     layout="pusht",
     rate_hz=10.0,
     keys={
-        "observation.state": Column("state", (0, 2), "px", "pusht", ("agent_x", "agent_y")),
-        "observation.environment_state": Column("keypoint", (0, 18), "px", "pusht", _KEYPOINTS),
+        "observation.state": Column("state", (0, 2), (), "px", "pusht", ("agent_x", "agent_y")),
+        "observation.environment_state": Column("keypoint", (0, 18), (), "px", "pusht", _KEYPOINTS),
         "observation.images.top": Column("img"),
-        "action": Column("action", None, "px", "pusht", ("target_x", "target_y")),
-        "block_pose": Column("state", (2, 5), "", "pusht", ("block_x_px", "block_y_px", "block_angle_rad"), False),
+        "action": Column("action", None, (), "px", "pusht", ("target_x", "target_y")),
+        "block_pose": Column("state", (2, 5), (), "", "pusht", ("block_x_px", "block_y_px", "block_angle_rad"), False),
         "n_contacts": Column("n_contacts", observed=False),
     },
     action_kind="ee_pose",
@@ -126,14 +131,18 @@ class ZarrReader:
                 frames[low - start : high - start] = _to_uint8(array.read(low, high))
             return frames
         values = array.read(start, stop)
+        if column.join:
+            parts = [values, *(self._arrays[name].read(start, stop) for name in column.join)]
+            values = np.concatenate([part.reshape(len(part), -1) for part in parts], 1)
         if column.columns is not None:
             values = values.reshape(len(values), -1)[:, slice(*column.columns)]
         return values.astype(np.float32) if values.dtype.kind == "f" else values
 
     def _check(self, key: str, column: Column) -> None:
-        if column.array not in self._arrays:
-            raise DataError(f"{self.path}: no array for '{key}'.", expected=suggest(column.array, self._arrays))
-        width = int(np.prod(self._arrays[column.array].shape[1:], dtype=np.int64))
+        for name in (column.array, *column.join):
+            if name not in self._arrays:
+                raise DataError(f"{self.path}: no array for '{key}'.", expected=suggest(name, self._arrays))
+        width = self._width(column)
         if column.columns is not None and not 0 <= column.columns[0] < column.columns[1] <= width:
             raise DataError(
                 f"{self.path}: '{key}' names columns that are not there.", found=column.columns, expected=width
@@ -173,7 +182,11 @@ class ZarrReader:
     def _shape(self, column: Column) -> tuple[int, ...]:
         if column.columns is not None:
             return (column.columns[1] - column.columns[0],)
-        return self._arrays[column.array].shape[1:]
+        return (self._width(column),) if column.join else self._arrays[column.array].shape[1:]
+
+    def _width(self, column: Column) -> int:
+        shapes = [self._arrays[name].shape[1:] for name in (column.array, *column.join)]
+        return sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes)
 
 
 def _chunk_spans(start: int, stop: int, size: int) -> list[tuple[int, int]]:
@@ -230,6 +243,8 @@ def _resolve(path: Path, options: ZarrOptions, arrays: Mapping[str, Array]) -> Z
             _PUSHT.rotation,
             options.task or _PUSHT.task,
         )
+    if options.layout == "umi" or (not options.keys and "robot0_eef_pos" in arrays):
+        return _umi(path, options, arrays)
     if options.rate_hz is None:
         raise DataError(f"{path} does not say its rate.", do="give it: data.options.rate_hz=…")
     keys = dict(options.keys) or {_guess(name, array): Column(name) for name, array in arrays.items()}
@@ -237,6 +252,30 @@ def _resolve(path: Path, options: ZarrOptions, arrays: Mapping[str, Array]) -> Z
         raise DataError(f"{path} has no action.", expected=suggest("action", arrays), do="map it: keys.action.array=…")
     return ZarrOptions(
         options.layout, options.rate_hz, keys, options.action_kind, options.action_unit, options.rotation, options.task
+    )
+
+
+def _umi(path: Path, options: ZarrOptions, arrays: Mapping[str, Array]) -> ZarrOptions:
+    """Return what the arrays of the Universal Manipulation Interface mean (https://umi-gripper.github.io).
+
+    Per hand: position [m], rotation vector [rad] and gripper width [m]. As in UMI's own loader the action of
+    a frame is the pose of that frame; a policy that looks ahead reads the later ones from its chunk.
+    """
+    hands = sorted({name.split("_")[0] for name in arrays if name.endswith("_eef_pos")})
+    poses = [f"{hand}_{part}" for hand in hands for part in ("eef_pos", "eef_rot_axis_angle", "gripper_width")]
+    missing = [name for name in poses if name not in arrays]
+    if missing or not hands:
+        raise DataError(f"{path} lacks arrays of UMI.", found=sorted(arrays), expected=missing or "robot0_eef_pos")
+    entries = ("x_m", "y_m", "z_m", "rx_rad", "ry_rad", "rz_rad", "gripper_width_m")
+    pose = Column(
+        poses[0], None, tuple(poses[1:]), names=tuple(f"{hand}_{entry}" for hand in hands for entry in entries)
+    )
+    cameras = {name.removesuffix("_rgb"): Column(name) for name in arrays if name.endswith("_rgb")}
+    keys = {f"observation.images.{camera}": column for camera, column in cameras.items()}
+    keys |= {"observation.state": pose, "action": pose}
+    keys |= {name: Column(name, observed=False) for name in arrays if name.endswith("_pose")}
+    return ZarrOptions(
+        "umi", options.rate_hz or _UMI_HZ, {**keys, **options.keys}, "ee_pose", "", "axis_angle", options.task
     )
 
 

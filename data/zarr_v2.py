@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from robolearn.data.files import inside
-from robolearn.errors import DataError, suggest
+from robolearn.errors import DataError, MissingLibraryError, suggest
 
 __all__ = ["Array", "Store", "open_arrays"]
 
@@ -214,7 +214,14 @@ def _decode(codec: Mapping[str, Any], data: Any, size: int, where: str) -> Any:
 
 
 def _decode_picture(kind: str, data: bytes) -> np.ndarray:
-    import imagecodecs  # ty: ignore[import-not-found]
+    try:
+        import imagecodecs  # ty: ignore[import-not-found]
+    except ModuleNotFoundError as error:
+        raise MissingLibraryError(
+            f"Pictures compressed by {kind} need the library 'imagecodecs'.",
+            found="it is not installed",
+            do="pip install imagecodecs",
+        ) from error
 
     decoders = {
         "imagecodecs_jpegxl": imagecodecs.jpegxl_decode,

@@ -1,5 +1,7 @@
 """Replay buffers: the Push-T layout, folders and zips, and the published demonstrations when present."""
 
+import importlib.util
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -11,7 +13,7 @@ import zarr
 
 import robolearn
 from robolearn.data.windows import build_windows
-from robolearn.errors import DataError
+from robolearn.errors import DataError, MissingLibraryError
 
 
 def write_buffer(path: Path, ends, arrays, compressor=None) -> Path:
@@ -96,3 +98,51 @@ def test_published_demonstrations():
     assert batch["action"].shape == (2, 16, 2)
     assert float(batch["action"].min()) > 0
     assert float(batch["action"].max()) < 512
+
+
+def umi_arrays(frames, hands=1):
+    generator = np.random.default_rng(0)
+    arrays = {"camera0_rgb": generator.integers(0, 256, (frames, 8, 8, 3)).astype(np.uint8)}
+    for hand in range(hands):
+        arrays |= {
+            f"robot{hand}_eef_pos": generator.random((frames, 3), np.float32),
+            f"robot{hand}_eef_rot_axis_angle": generator.random((frames, 3), np.float32),
+            f"robot{hand}_gripper_width": generator.random((frames, 1), np.float32),
+            f"robot{hand}_demo_start_pose": generator.random((frames, 6)),
+        }
+    return arrays
+
+
+@pytest.mark.parametrize("hands", [1, 2])
+def test_umi_layout(tmp_path, hands):
+    arrays = umi_arrays(12, hands)
+    folder = write_buffer(tmp_path / "dataset.zarr", [5, 12], arrays)
+    with zipfile.ZipFile(tmp_path / "dataset.zarr.zip", "w") as archive:
+        for file in folder.rglob("*"):
+            archive.write(file, str(file.relative_to(folder)))
+    source = robolearn.open_dataset(tmp_path / "dataset.zarr.zip")
+    assert source.lengths.tolist() == [5, 7]
+    assert source.spec.rate_hz == pytest.approx(59.94)
+    assert (source.spec.action.kind, source.spec.action.rotation) == ("ee_pose", "axis_angle")
+    assert source.spec.action.names[6::7] == tuple(f"robot{hand}_gripper_width_m" for hand in range(hands))
+    got = source.read(1, ["observation.state", "action", "observation.images.camera0", "robot0_demo_start_pose"], 1, 4)
+    names = [
+        f"robot{hand}_{part}" for hand in range(hands) for part in ("eef_pos", "eef_rot_axis_angle", "gripper_width")
+    ]
+    assert np.array_equal(got["action"], np.concatenate([arrays[name][6:9] for name in names], 1))
+    assert np.array_equal(got["action"], got["observation.state"])
+    assert np.array_equal(got["observation.images.camera0"], arrays["camera0_rgb"][6:9])
+    assert len(build_windows(source, 2, 16)) == 12
+
+
+def test_jpeg_xl_needs_its_library(tmp_path):
+    if importlib.util.find_spec("imagecodecs"):
+        pytest.skip("imagecodecs is installed")
+    path = write_buffer(tmp_path / "dataset.zarr", [4], umi_arrays(4))
+    meta = path / "data" / "camera0_rgb" / ".zarray"
+    described = json.loads(meta.read_text())
+    meta.write_text(json.dumps({**described, "compressor": {"id": "imagecodecs_jpegxl"}}))
+    source = robolearn.open_dataset(path)
+    assert source.read(0, ["action"])["action"].shape == (4, 7)
+    with pytest.raises(MissingLibraryError, match="imagecodecs"):
+        source.read(0, ["observation.images.camera0"])
