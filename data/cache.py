@@ -25,7 +25,7 @@ from robolearn.errors import DataError
 
 __all__ = ["build_cached_windows", "cache_folder", "cached_images", "fingerprint"]
 
-_VERSION = 1
+_VERSION = 2
 _EDGE_BYTES = 65536
 
 
@@ -35,11 +35,12 @@ def cache_folder() -> Path:
 
 
 def fingerprint(path: Path) -> str:
-    """Return a hash of the files below `path`: their names, sizes, first and last 64 kB."""
+    """Return a hash of the files below `path`: their names, sizes, times of change, first and last 64 kB."""
     digest = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
-        size = file.stat().st_size
-        digest.update(f"{file.relative_to(path) if file != path else file.name} {size}\n".encode())
+        facts = file.stat()
+        size, name = facts.st_size, file.relative_to(path) if file != path else file.name
+        digest.update(f"{name} {size} {facts.st_mtime_ns}\n".encode())
         with file.open("rb") as stream:
             digest.update(stream.read(_EDGE_BYTES))
             stream.seek(max(size - _EDGE_BYTES, 0))
@@ -77,13 +78,15 @@ def build_cached_windows(
     chunk: int = 1,
     keys: Sequence[str] | None = None,
     episodes: Sequence[int] | None = None,
+    past: int = 0,
 ) -> Windows:
     """Return windows whose pictures are memory-mapped from the training cache and whose signals are in RAM."""
     wanted = tuple(source.spec.observations) if keys is None else tuple(keys)
     images = [
         key for key in wanted if key in source.spec.observations and source.spec.observations[key].kind == "image"
     ]
-    return build_windows(source, history, chunk, wanted, episodes, cached_images(source, images) if images else {})
+    pictures = cached_images(source, images) if images else {}
+    return build_windows(source, history, chunk, wanted, episodes, past, pictures)
 
 
 def _build(

@@ -28,9 +28,10 @@ def build_stream_windows(
     chunk: int = 1,
     keys: Sequence[str] | None = None,
     episodes: Sequence[int] | None = None,
+    past: int = 0,
 ) -> "StreamWindows":
     """Return windows that decode pictures when they are asked for."""
-    return StreamWindows(source, history, chunk, keys, episodes)
+    return StreamWindows(source, history, chunk, keys, episodes, past)
 
 
 class StreamWindows:
@@ -43,6 +44,7 @@ class StreamWindows:
         chunk: int = 1,
         keys: Sequence[str] | None = None,
         episodes: Sequence[int] | None = None,
+        past: int = 0,
         budget_bytes: int = _BUDGET_BYTES,
         block_frames: int = _BLOCK_FRAMES,
     ):
@@ -51,7 +53,7 @@ class StreamWindows:
         self._images = tuple(key for key in wanted if kinds[key] == "image")
         self._source, self._budget, self._block = source, budget_bytes, block_frames
         signals = [key for key in wanted if key not in self._images]
-        self._windows: Windows = build_windows(source, history, chunk, signals, episodes)
+        self._windows: Windows = build_windows(source, history, chunk, signals, episodes, past)
         self.spec: Spec = replace(source.spec.select(wanted), history=history, chunk=chunk)
         self._blocks: OrderedDict[tuple[int, int], dict[str, np.ndarray]] = OrderedDict()
         self._held_bytes = 0

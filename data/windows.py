@@ -20,8 +20,8 @@ __all__ = ["Windows", "build_windows"]
 class Windows:
     """A `WindowSource` over flat arrays [frames,…]; one window per recorded step.
 
-    The history of a step ends at it, `spec.history` frames long; the chunk starts at it,
-    `spec.chunk` actions long. The episode's first frame and last action are repeated at the edges.
+    The history of a step ends at it, `spec.history` frames long; the chunk starts `past` actions before it,
+    `spec.chunk` actions long. The episode's first and last frame are repeated at the edges.
     """
 
     spec: Spec
@@ -33,6 +33,7 @@ class Windows:
     tasks: tuple[str, ...] = ()
     images: Mapping[str, np.ndarray] = field(default_factory=dict)  # of all episodes of the source
     image_offsets: np.ndarray | None = None  # what to add to a frame to find it in `images`, by slot
+    past: int = 0  # actions of the chunk that lie before its step
 
     def __len__(self) -> int:
         return int(self.stops[-1])
@@ -69,13 +70,13 @@ class Windows:
         slot = self.slot_of(index)
         first, last = self.starts[slot][:, None], self.stops[slot][:, None] - 1
         past = np.maximum(index[:, None] + np.arange(1 - self.spec.history, 1), first)
-        ahead = index[:, None] + np.arange(self.spec.chunk)
+        ahead = index[:, None] + np.arange(-self.past, self.spec.chunk - self.past)
         batch: Batch = {key: _take(self.arrays[key], past) for key in self.arrays if key != "action"}
         for key, frames in self.images.items():
             offsets = 0 if self.image_offsets is None else self.image_offsets[slot][:, None]
             batch[key] = _take(frames, past + offsets)
-        batch["action"] = _take(self.arrays["action"], np.minimum(ahead, last))
-        batch["action_is_pad"] = _tensor(ahead > last)
+        batch["action"] = _take(self.arrays["action"], np.clip(ahead, first, last))
+        batch["action_is_pad"] = _tensor((ahead < first) | (ahead > last))
         if self.task_of_frame is not None:
             batch["task"] = [self.tasks[i] for i in self.task_of_frame[index]]
         return batch
@@ -87,17 +88,19 @@ def build_windows(
     chunk: int = 1,
     keys: Sequence[str] | None = None,
     episodes: Sequence[int] | None = None,
+    past: int = 0,
     images: Mapping[str, np.ndarray] | None = None,
 ) -> Windows:
     """Load `episodes` (all when None) of `source` into memory and return their windows.
 
-    `keys` are the observations to load (all of the spec when None); `images` are pictures that are
-    at hand already, [frames of all episodes,H,W,C], perhaps memory-mapped. Raises `DataError` naming the
+    `keys` are the observations to load (all of the spec when None); of the `chunk` actions `past` lie before
+    the step, as Diffusion Policy's history - 1 do; `images` are pictures that are at hand already, [frames of
+    all episodes,H,W,C], perhaps memory-mapped. Raises `DataError` naming the
     episode and frame of a value that is not finite.
     """
     wanted = tuple(source.spec.observations) if keys is None else tuple(key for key in keys if key != "action")
     spec = replace(source.spec.select(wanted), history=history, chunk=chunk)
-    _check_sizes(history, chunk)
+    _check_sizes(history, chunk, past)
     numbers = np.arange(len(source.lengths)) if episodes is None else np.asarray(episodes, np.int64)
     if not len(numbers):
         raise DataError("There are no episodes to make windows of.", do="check the dataset and the episode filter")
@@ -111,15 +114,19 @@ def build_windows(
         feature = replace(spec.observations[key], shape=values.shape[1:])
         spec = replace(spec, observations={**spec.observations, key: feature})
     offsets = np.concatenate([[0], np.cumsum(source.lengths)])[numbers] - (stops - lengths) if given else None
-    windows = Windows(spec, arrays, stops - lengths, stops, numbers, images=given, image_offsets=offsets)
+    windows = Windows(spec, arrays, stops - lengths, stops, numbers, images=given, image_offsets=offsets, past=past)
     for key, values in arrays.items():
         _require_finite(windows, key, values)
     return replace(windows, **_tasks(source, numbers)) if text else windows
 
 
-def _check_sizes(history: int, chunk: int) -> None:
-    if history < 1 or chunk < 1:
-        raise DataError("History and chunk are at least one frame.", found=f"history {history}, chunk {chunk}")
+def _check_sizes(history: int, chunk: int, past: int) -> None:
+    if history < 1 or chunk < 1 or not 0 <= past < chunk:
+        raise DataError(
+            "A window has at least one frame of history and one action from its step on.",
+            found=f"history {history}, chunk {chunk}, past {past}",
+            expected="history ≥ 1, chunk ≥ 1, 0 ≤ past < chunk",
+        )
 
 
 def _load(

@@ -14,6 +14,8 @@ from robolearn.data.stream import StreamWindows
 from robolearn.data.synthetic import camera_spec, record
 from robolearn.data.video import VideoOptions
 from robolearn.data.windows import build_windows
+from robolearn.loading import open_training_data
+from robolearn.run import parse_run
 
 KEY = "observation.images.top"
 
@@ -30,13 +32,13 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "frames"
 
 
-@pytest.mark.parametrize("episodes", [None, [3, 1]])
-def test_all_loaders_agree(source, episodes):
-    expected = build_windows(source, 2, 4, episodes=episodes)
+@pytest.mark.parametrize(("episodes", "past"), [(None, 0), ([3, 1], 0), (None, 1)])
+def test_all_loaders_agree(source, episodes, past):
+    expected = build_windows(source, 2, 4, episodes=episodes, past=past)
     index = np.random.default_rng(0).permutation(len(expected))
     wanted = expected.gather(index)
-    cached = build_cached_windows(source, 2, 4, episodes=episodes)
-    stream = StreamWindows(source, 2, 4, episodes=episodes, block_frames=8, budget_bytes=100_000)
+    cached = build_cached_windows(source, 2, 4, episodes=episodes, past=past)
+    stream = StreamWindows(source, 2, 4, episodes=episodes, past=past, block_frames=8, budget_bytes=100_000)
     for loader in (cached, pickle.loads(pickle.dumps(cached)), stream, pickle.loads(pickle.dumps(stream))):
         assert loader.spec == expected.spec
         got = loader.gather(index)
@@ -45,6 +47,23 @@ def test_all_loaders_agree(source, episodes):
             assert np.array_equal(got[key], value), key
         assert np.array_equal(loader.episode_of(index), expected.episode_of(index))
     assert stream._held_bytes <= 100_000
+
+
+def test_training_reads_the_same_through_every_loader(source):
+    opened = {}
+    for loader in ("windows", "cached", "stream"):
+        data = {"path": str(source.root), "loader": loader, "validation_fraction": 0.25}
+        opened[loader] = open_training_data(parse_run({"policy": {"name": "act", "chunk": 4}, "data": data}))
+    expected = opened["windows"]
+    assert len(expected.windows) + len(expected.validation) == 53
+    for part in ("windows", "validation"):
+        index = np.arange(0, len(getattr(expected, part)), 3)
+        wanted = expected.pipeline.forward(getattr(expected, part).gather(index))
+        for loader in ("cached", "stream"):
+            got = opened[loader].pipeline.forward(getattr(opened[loader], part).gather(index))
+            assert set(got) == set(wanted)
+            for key, value in wanted.items():
+                assert np.array_equal(got[key], value), (loader, key)
 
 
 def test_pictures_are_decoded_once(source, folder, monkeypatch):
@@ -68,6 +87,17 @@ def test_a_changed_dataset_has_another_fingerprint(tmp_path):
     assert fingerprint(path) == before
     with (path / "meta" / "stats.json").open("a") as file:
         file.write(" ")
+    assert fingerprint(path) != before
+
+
+def test_a_change_in_the_middle_of_a_file_counts(tmp_path):
+    """Same size, same beginning, same end: the time of the change tells."""
+    path = tmp_path / "file"
+    path.write_bytes(b"a" * 400_000)
+    before = fingerprint(path)
+    with path.open("r+b") as file:
+        file.seek(200_000)
+        file.write(b"b")
     assert fingerprint(path) != before
 
 

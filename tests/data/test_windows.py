@@ -42,37 +42,47 @@ class Memory:
         return {key: columns[key][start:stop] for key in keys}
 
 
-def reference(source, history, chunk):
+def reference(source, history, chunk, before=0):
     for episode, length in enumerate(source.lengths):
         values = source.read(episode, ["observation.state", "observation.images.top", "action", "task"])
         for step in range(length):
             past = [max(0, step - back) for back in range(history - 1, -1, -1)]
-            ahead = [min(length - 1, step + k) for k in range(chunk)]
+            wanted = [step + k - before for k in range(chunk)]
+            ahead = [min(length - 1, max(0, place)) for place in wanted]
             yield {
                 "observation.state": values["observation.state"][past],
                 "observation.images.top": values["observation.images.top"][past],
                 "action": values["action"][ahead],
-                "action_is_pad": np.array([step + k >= length for k in range(chunk)]),
+                "action_is_pad": np.array([not 0 <= place < length for place in wanted]),
                 "task": values["task"][step],
             }
 
 
-@pytest.mark.parametrize(("history", "chunk"), [(1, 1), (2, 16), (3, 4), (20, 2)])
-def test_windows_equal_the_reference(history, chunk):
+@pytest.mark.parametrize(
+    ("history", "chunk", "past"), [(1, 1, 0), (2, 16, 0), (3, 4, 0), (20, 2, 0), (2, 16, 1), (3, 9, 8)]
+)
+def test_windows_equal_the_reference(history, chunk, past):
     source = Memory([1, 5, 17, 2])
-    windows = build_windows(source, history, chunk)
+    windows = build_windows(source, history, chunk, past=past)
     assert isinstance(windows, WindowSource)
     assert len(windows) == 25
     assert (windows.spec.history, windows.spec.chunk) == (history, chunk)
     order = np.random.default_rng(0).permutation(25)
     batch = windows.gather(order)
-    expected = list(reference(source, history, chunk))
+    expected = list(reference(source, history, chunk, past))
     for row, index in enumerate(order):
         for key, value in expected[index].items():
             got = batch[key][row]
             assert got == value if key == "task" else np.array_equal(got.numpy(), value), key
     assert batch["action"].dtype.is_floating_point
     assert batch["observation.images.top"].dtype.itemsize == 1
+
+
+@pytest.mark.parametrize("sizes", [(0, 1, 0), (1, 0, 0), (1, 4, 4), (1, 4, -1)])
+def test_impossible_sizes_are_refused(sizes):
+    history, chunk, past = sizes
+    with pytest.raises(DataError, match="at least one frame of history"):
+        build_windows(Memory([3]), history, chunk, past=past)
 
 
 def test_some_episodes_and_keys():
