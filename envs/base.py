@@ -43,6 +43,7 @@ class RowsEnv(gymnasium.vector.VectorEnv):
         self._ended = np.zeros(num_envs, bool)  # by a rule of its own that is neither success nor divergence
         self._random = [generator("row", row) for row in range(num_envs)]
         self._seed: list[int | None] = [None] * num_envs  # of each row's present episode
+        self._episode = np.full(num_envs, -1)  # its number, where the caller told
 
     @abstractmethod
     def begin(self, rows: np.ndarray) -> None:
@@ -70,6 +71,7 @@ class RowsEnv(gymnasium.vector.VectorEnv):
                 self._random[row] = generator(seeds[row], "episode")
             for name in COUNTERS:
                 getattr(self, name)[row] = 0
+        self._episode[rows] = np.asarray((options or {}).get("episode", self._episode))[rows]
         self.begin(rows)
         self._started = True
         return self.observe(), self.info()
