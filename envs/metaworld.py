@@ -165,7 +165,8 @@ class MetaWorldEnv(RowsEnv):
         return reward, success, ran_away(self._scene.qpos, self._scene.qvel)
 
     def observe(self) -> Observations:
-        return {"observation.state": self._obs.astype(np.float32)}
+        words = self.task.removesuffix("-v3").replace("-", " ")  # tells tasks apart where one policy has several
+        return {"observation.state": self._obs.astype(np.float32), "task": np.full(self.num_envs, words)}
 
     def _judge_natively(self, terms: Terms, rows: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         whole = np.zeros((self.num_envs, 4), np.float32)
@@ -206,7 +207,7 @@ class MetaWorldEnv(RowsEnv):
 
     def _make_spec(self) -> Spec:
         return Spec(
-            {"observation.state": Feature(shape=(39,), frame="world")},
+            {"observation.state": Feature(shape=(39,), frame="world"), "task": Feature(kind="text", dtype="str")},
             ActionSpec(
                 dim=4,
                 kind="ee_delta",

@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,9 @@ def evaluate_controller(
     numbers = range(config.episodes) if episodes is None else episodes
     start_s = time.perf_counter()
     outcomes = rollout(env, controller, numbers, config.seed, on_step)
-    return summarise(outcomes, time.perf_counter() - start_s)
+    result = summarise(outcomes, time.perf_counter() - start_s)
+    restarts = int(getattr(env, "restarts", 0))  # of worker processes, where the environment has some
+    return replace(result, facts={"worker_restarts": restarts}) if restarts else result
 
 
 def summarise(outcomes: Sequence[Outcome], wall_s: float) -> EvalResult:

@@ -13,21 +13,28 @@ from robolearn.cli.job import Job, out_folder
 from robolearn.cli.show import progress, say, table
 from robolearn.config import parse, to_dict
 from robolearn.contracts import Actor, Controller, VectorEnv
-from robolearn.errors import ConfigError
+from robolearn.errors import ConfigError, suggest
 from robolearn.evaluation import EvalConfig, EvalResult, evaluate
 from robolearn.metrics import read_metrics
+from robolearn.protocol import Protocol, evaluate_protocol
 from robolearn.registry import resolve
 from robolearn.report import write_report
 from robolearn.rollout import PolicyController, StepRecord
 
-__all__ = ["EvalJob", "build_env", "evaluate_with_bar", "main", "show_result"]
+__all__ = ["EvalJob", "build_env", "evaluate_with_bar", "main", "protocol_rows", "show_result"]
 
 _USAGE = """usage: robolearn eval ckpt=DIR [episodes=N] [env=NAME] [eval.execute=8] [policy.steps=4] [out=DIR] [-m]
+       robolearn eval ckpt=DIR protocol=NAME [env=ONE_OF_ITS_TASKS] [out=DIR]
 
 Runs a checkpoint (or the newest one of a run folder) in closed loop on seeds that training never
 saw. The environment is the one it was trained with unless env= names another. Leaves
 result.json, report.html and videos. Groups: env, eval. `policy.KEY=` overrides options that do not
-change the weights."""
+change the weights.
+
+A protocol fixes tasks, episodes, seeds, horizons and execution, and carries a hash; without env=
+all of its tasks are run. `robolearn list protocols` names them."""
+
+_FREE = ("ckpt", "device", "out", "policy", "protocol", "eval.num_envs", "eval.videos")  # beside a protocol
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ class EvalJob:
     ckpt: str
     env: Mapping[str, Any] | None = None
     eval: EvalConfig = field(default_factory=EvalConfig)
+    protocol: Protocol | None = None
     policy: Mapping[str, Any] | None = None
     device: str = "cpu"
     out: str | None = None
@@ -54,17 +62,72 @@ def _run(given: Arguments, number: str) -> None:
     plain["eval"] = {**plain["eval"], "episodes": plain.pop("episodes")}
     config = parse(EvalJob, plain, where="config")
     actor = load(config.ckpt, config.device, policy=config.policy)
-    options = config.env or _trained_in(config.ckpt)
+    if config.protocol is not None:
+        config, envs = _under_protocol(config, config.protocol, given, actor)
+    else:
+        options = config.env or _trained_in(config.ckpt)
+        config, envs = replace(config, env=dict(options)), {"": options}
     out = out_folder("eval", str(Path(config.out) / number) if config.out and number else config.out)
-    job = Job("eval", out, {**to_dict(replace(config, out=None)), "env": dict(options)})
+    job = Job("eval", out, to_dict(replace(config, out=None)))
     with job.stage("evaluation"):
-        result = evaluate_with_bar(actor, options, config.eval)
+        if config.protocol is not None:
+            result = _protocol_with_bar(actor, config.protocol, config.eval.num_envs)
+        else:
+            result = evaluate_with_bar(actor, envs[""], config.eval)
     with job.stage("video"):
-        videos = film_policy(actor, options, config.eval, result, out)
+        videos = [
+            path for name, env in envs.items() for path in film_policy(actor, env, config.eval, result, out, name)
+        ]
     content = job.finish(result.to_dict())
     metrics = read_metrics(Path(config.ckpt))
-    report = write_report(out / "report.html", f"{options['name']}: {Path(config.ckpt).name}", content, metrics, videos)
-    show_result(result, [*videos, report, out / "result.json"])
+    where = config.protocol.name if config.protocol else str(envs[""]["name"])
+    report = write_report(out / "report.html", f"{where}: {Path(config.ckpt).name}", content, metrics, videos)
+    show_result(result, [*videos, report, out / "result.json"], protocol_rows(result))
+
+
+def _under_protocol(
+    config: EvalJob, protocol: Protocol, given: Arguments, actor: Actor
+) -> tuple[EvalJob, dict[str, dict[str, Any]]]:
+    """Return the config with its protocol's execution, and its tasks; refuses overrides of what the protocol fixes."""
+    keys = [override.partition("=")[0].lstrip("+~") for override in given.overrides]
+    fixed = [
+        key for key in keys if key != "env" and key not in _FREE and key.split(".")[0] not in ("policy", "protocol")
+    ]
+    if fixed:
+        raise ConfigError(
+            f"Protocol '{protocol.name}' fixes {', '.join(fixed)}.",
+            expected=f"nothing but {', '.join(_FREE)} and env=ONE_OF_ITS_TASKS",
+            do="drop the override, or evaluate without a protocol",
+        )
+    if any(key.startswith("protocol.") for key in keys):
+        protocol = replace(protocol, name=f"{protocol.name} (changed)")
+    if config.env is not None:
+        wanted, tasks = str(config.env.get("name")), {task.env: task for task in protocol.tasks}
+        if wanted not in tasks:
+            raise ConfigError(f"Protocol '{protocol.name}' has no task '{wanted}'.", expected=suggest(wanted, tasks))
+        protocol = replace(protocol, tasks=(tasks[wanted],))
+    settings = protocol.eval_config(actor.spec.chunk, config.eval.num_envs)
+    config = replace(config, protocol=protocol, env=None, eval=replace(settings, videos=config.eval.videos))
+    return config, {task.env: task.config for task in protocol.tasks}
+
+
+def _protocol_with_bar(actor: Actor, protocol: Protocol, num_envs: int) -> EvalResult:
+    with progress("evaluate", protocol.episodes * len(protocol.tasks), "episodes") as advance:
+        return evaluate_protocol(actor, protocol, build_env, num_envs=num_envs, on_step=EpisodeCounter(advance))
+
+
+def protocol_rows(result: EvalResult) -> list[tuple[str, str]]:
+    """Return what a protocol adds to the final table: its hash, each task, resets beside the peer's."""
+    facts = result.facts.get("protocol")
+    if facts is None:
+        return []
+    rows = [("protocol", facts["name"]), ("protocol hash", facts["hash"])]
+    for name, task in result.facts["tasks"].items():
+        rows.append((name, f"{task['success_rate']:.1%} [{task['ci_low']:.1%}, {task['ci_high']:.1%}]"))
+        for entry, width in task["resets"].get("there", {}).items():
+            here, peer = task["resets"]["here"][entry], task["resets"]["peer"]
+            rows.append((f"  resets of {entry}", f"{here:g} wide; {peer}: {width:g}"))
+    return rows
 
 
 def build_env(options: Mapping[str, Any], num_envs: int) -> VectorEnv:
@@ -98,10 +161,10 @@ class EpisodeCounter:
 
 
 def film_policy(
-    actor: Actor, options: Mapping[str, Any], config: EvalConfig, result: EvalResult, out: Path
+    actor: Actor, options: Mapping[str, Any], config: EvalConfig, result: EvalResult, out: Path, task: str = ""
 ) -> list[Path]:
-    """Film `config.videos` episodes of the evaluation, a success first."""
-    chosen = choose(result.outcomes, config.videos)
+    """Film `config.videos` episodes of the evaluation, a success first; with `task`, of one task's."""
+    chosen = choose([outcome for outcome in result.outcomes if outcome.task == task], config.videos)
     if not chosen:
         return []
     env = build_env(options, 1)

@@ -23,9 +23,14 @@ def film(
     """Run the episodes of `outcomes` again in the one-row `env` and write one mp4 each into `folder`."""
     return [
         write_video(
-            folder / f"{'success' if outcome.success else 'failure'}_{outcome.episode:04d}.mp4",
+            folder / f"{_name(outcome)}.mp4",
             (env.render(0) for _ in steps(env, controller(env), [outcome.episode], seed)),
             env.spec.rate_hz,
         )
         for outcome in outcomes
     ]
+
+
+def _name(outcome: Outcome) -> str:
+    task = f"{outcome.task.replace('/', '_')}_" if outcome.task else ""
+    return f"{task}{'success' if outcome.success else 'failure'}_{outcome.episode:04d}"

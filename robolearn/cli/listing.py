@@ -15,7 +15,7 @@ _USAGE = """usage: robolearn list [GROUP] [--config-dir DIR]
 Lists what is registered (plug-ins included) and what `configs/` offers, by group:
 policy, env, data, transform, robot, train, eval, experiment, …"""
 
-_CONFIG_GROUPS = ("experiment", "train", "eval", "task")
+_CONFIG_GROUPS = ("experiment", "train", "eval", "protocol", "task")
 
 
 def main(arguments: Sequence[str]) -> None:

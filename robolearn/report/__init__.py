@@ -42,6 +42,7 @@ def write_report(
     """
     sections = [
         _cards(result),
+        _protocol(result.get("protocol"), result.get("tasks", {})),
         _episodes(result.get("outcomes", ())),
         _comparison(result.get("baselines", {})),
         _columns(_learning(metrics), _times(result.get("wall_s", {}))),
@@ -126,6 +127,41 @@ def _comparison(baselines: Mapping[str, Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     return _section("Beside it", _table(("who", "success", "95 % interval", "episodes", ""), rows))
+
+
+def _protocol(protocol: Any, tasks: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which protocol was run: its hash and rules, each task with its interval, resets beside the peer's."""
+    if not isinstance(protocol, Mapping):
+        return ""
+    rules = [
+        ("protocol", f"<b>{escape(protocol['name'])}</b>"),
+        ("hash", f"<code>{escape(protocol['hash'])}</code>"),
+        *((key, escape(str(protocol[key]))) for key in ("source", "success", "resets")),
+        ("episodes", f"{protocol['episodes']} a task, seed {protocol['seed']}"),
+        ("execution", f"{protocol['executed']} actions of each chunk, {protocol['delay_steps']} steps late"),
+    ]
+    rows = [
+        (
+            f"<code>{escape(name)}</code>",
+            f"{row['success_rate']:.1%}",
+            f"[{row['ci_low']:.1%}, {row['ci_high']:.1%}]",
+            f"{row['score']:.3f}",
+            interval(row["success_rate"], row["ci_low"], row["ci_high"], width=200),
+            _reset_words(row["resets"]),
+        )
+        for name, row in tasks.items()
+    ]
+    columns = ("task", "success", "95 % interval", "score", "", "resets here, and the peer's")
+    return _section("Protocol", _table(("", ""), rules)) + _section("Tasks", _table(columns, rows))
+
+
+def _reset_words(resets: Mapping[str, Any]) -> str:
+    """Say how wide the starts of episodes were, beside the peer where there is one."""
+    there = resets.get("there")
+    if not there:
+        return ""
+    words = ", ".join(f"{name} {resets['here'][name]:g} ({width:g})" for name, width in there.items())
+    return f'<span class="small">{escape(words)}: {escape(resets["peer"])}</span>'
 
 
 def _learning(metrics: Sequence[Mapping[str, Any]]) -> str:
