@@ -16,6 +16,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("robolearn.cli.train:main", "train a policy from a dataset: policy=flow data=pusht env=pusht"),
     "rl": ("robolearn.cli.rl:main", "improve a checkpoint by reinforcement learning: algo=residual ckpt=DIR env=NAME"),
     "eval": ("robolearn.cli.evaluate:main", "evaluate a checkpoint in closed loop: ckpt=DIR episodes=200"),
+    "compare": ("robolearn.cli.compare:main", "evaluations on the same episodes side by side: compare A B"),
     "reproduce": ("robolearn.cli.reproduce:main", "run one published row again: reproduce NAME"),
     "robot": ("robolearn.cli.robot:main", "list, check, teleop, record, rollout, replay on a twin or a ROS 2 arm"),
     "serve": ("robolearn.cli.serve:main", "answer policy clients over a web socket: ckpt=DIR server.port=8000"),
