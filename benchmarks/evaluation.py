@@ -66,7 +66,7 @@ class ReflexPolicy(Reflex):
 class StoppingRobosuite(PlainRobosuite):
     """robosuite that ends an episode at success, with the keys that LeRobot's loop reads."""
 
-    task_description = "lift the red cube"
+    task = task_description = "lift the red cube"
     _max_episode_steps = HORIZON
 
     def __init__(self, task: str):

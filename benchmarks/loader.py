@@ -24,7 +24,7 @@ import torch
 from robolearn.benchmark import Row, finish, parse_options
 from robolearn.contracts import EpisodeSource
 from robolearn.data.cache import build_cached_windows
-from robolearn.data.commands import copy
+from robolearn.data.exports import write_lerobot
 from robolearn.data.lerobot_v3 import LeRobotReader
 from robolearn.data.lerobot_writer import WriterOptions
 from robolearn.data.stream import StreamWindows
@@ -105,7 +105,16 @@ def peer(root: Path, keys: tuple[str, ...], workers: int) -> Iterator[Any]:
 
     stamps = {key: [-0.1, 0.0] for key in keys} | {"action": [i / 10 for i in range(-1, 15)]}
     dataset = LeRobotDataset("robolearn/bench", root=root, delta_timestamps=stamps, return_uint8=True)
-    loader = torch.utils.data.DataLoader(dataset, BATCH, shuffle=True, num_workers=workers, drop_last=True)
+    start = "spawn" if workers else None  # a forked copy of an open decoder cannot decode
+    loader = torch.utils.data.DataLoader(
+        dataset,
+        BATCH,
+        shuffle=True,
+        num_workers=workers,
+        drop_last=True,
+        multiprocessing_context=start,
+        persistent_workers=workers > 0,
+    )
     while True:
         yield from loader
 
@@ -145,7 +154,7 @@ def loading_rows(folder: Path, quick: bool) -> list[Row]:
     seconds, repeats = (2.0, 1) if quick else (10.0, 3)
     roots = {"av1": folder / "av1", "images": folder / "images"}
     for name, root in roots.items():
-        copy(source, root, WriterOptions(images="video" if name == "av1" else "image"))
+        write_lerobot(source, root, WriterOptions(images="video" if name == "av1" else "image"))
     workers = (0, 2)
     has_peer = find_spec("lerobot") is not None
     reader = LeRobotReader(roots["av1"])
@@ -192,7 +201,7 @@ def state_copy(source: LeRobotReader, root: Path) -> Path:
                 super().__init__(source, len(source.lengths))
                 self.spec = source.spec.select((STATE,))
 
-        copy(States(), root)
+        write_lerobot(States(), root)
     return root
 
 
