@@ -1,38 +1,26 @@
 """`robolearn robot …`: what the command line does with a robot, as functions that return plain data."""
 
 import time
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from robolearn import registry
-from robolearn.contracts import Actor, EpisodeSink, EpisodeSource
-from robolearn.errors import HardwareError, SpecError
-from robolearn.hardware.deploy import RobotConfig, open_transport
+from robolearn.contracts import EpisodeSource
+from robolearn.errors import SpecError
+from robolearn.hardware.acting import rollout
+from robolearn.hardware.deploy import RobotConfig, make_robot, open_transport
 from robolearn.hardware.limits import limits_of
-from robolearn.hardware.observe import Reading
+from robolearn.hardware.looking import calibrate
 from robolearn.hardware.processes import start_twin
-from robolearn.hardware.record import EpisodeWriter, recorded_spec
-from robolearn.hardware.ros_robot import PROTECTION, RosRobot
-from robolearn.hardware.safety import Mode
-from robolearn.hardware.session import RobotSession
-from robolearn.hardware.simulated import SimulatedSession
-from robolearn.hardware.teleop import Device, Jog, Twist
-from robolearn.hardware.worker import PolicyWorker
+from robolearn.hardware.record import HUMAN, EpisodeWriter, Recorded
+from robolearn.hardware.ros_robot import PROTECTION
+from robolearn.hardware.sessions import MOVING, Session, SinkOpener, open_session, recording, show
+from robolearn.hardware.teleop import Device, Jog
 from robolearn.registry import resolve
 from robolearn.rollout import episode_seed
 
-__all__ = ["check", "list_robots", "open_session", "record", "replay", "rollout", "teleop"]
-
-_MODES = (Mode.RAMP_IN, Mode.RUN)
-Session = RobotSession | SimulatedSession
-SinkOpener = Callable[[Any], EpisodeSink]  # from the recording's spec
-
-
-def open_session(config: RobotConfig, chunk: int, period_s: float, simulated: bool) -> Session:
-    """Return a session in real time, or of the twin on a simulated clock as fast as it computes."""
-    return SimulatedSession(config, chunk, period_s) if simulated else RobotSession(config, chunk, period_s)
+__all__ = ["calibrate", "check", "list_robots", "record", "replay", "rollout", "teleop"]
 
 
 def list_robots() -> list[dict[str, Any]]:
@@ -51,7 +39,7 @@ def check(config: RobotConfig, seconds: float = 2.0) -> dict[str, Any]:
     arm = resolve("robot", config.arm)
     transport = open_transport(config)
     try:
-        robot = RosRobot(arm, transport, config.ros)
+        robot = make_robot(config, transport)
         robot.connect()
         cameras = {name: transport.subscriber(f"/{name}/image_raw", "sensor_msgs/msg/Image") for name in config.cameras}
         states = transport.subscriber(config.ros.state_topic, "sensor_msgs/msg/JointState")
@@ -114,17 +102,25 @@ def record(
     seconds: float = 60.0,
     rate_hz: float = 20.0,
     simulated: bool = False,
+    action: Recorded = "joint_position",
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Record teleoperated episodes; "success" saves one, "discard" forgets it, "stop" ends the session."""
-    saved, begun = 0, time.monotonic()
-    jog = Jog(resolve("robot", config.arm), 1.0 / rate_hz)
+    """Record teleoperated episodes; "success" saves one, "discard" forgets it, "stop" ends the session.
+
+    A twin's episodes start as the simulation's episodes of the same numbers do.
+    """
+    saved, tried, begun = 0, 0, time.monotonic()
+    jog = Jog(resolve("robot", config.arm), 1.0 / rate_hz, speed_m_s=config.jog_m_s)
     with open_session(config, 10, 1.0 / rate_hz, simulated) as session:
-        sink = open_sink(recorded_spec(session.arm_constants, rate_hz, _seeing(session))) if open_sink else None
+        sink = open_sink(recording(session, rate_hz, action)) if open_sink else None
         try:
             mark = ""
             while saved < episodes and mark != "stop":
-                mark = _teleoperate(session, device, jog, EpisodeWriter(sink, task) if sink else None, seconds)
-                saved += mark == "success"
+                if session.twin is not None:
+                    session.reset_twin(episode_seed(seed, tried))
+                writer = EpisodeWriter(sink, task, session.arm_constants, config.base_m) if sink else None
+                mark = _teleoperate(session, device, jog, writer, seconds)
+                saved, tried = saved + (mark == "success"), tried + 1
                 session.rest()
                 if sink is None:
                     break
@@ -146,12 +142,12 @@ def _teleoperate(session: Session, device: Device, jog: Jog, writer: EpisodeWrit
         targets = jog.step(twist)
         session.chunks.write(session.now_ns(), targets)
         if writer is not None:
-            writer.add(reading, targets[1], intervention=True)
-        _show(device, session, reading)
+            writer.add(reading, targets[1], HUMAN)
+        show(device, session, reading)
         if twist.mark in ("success", "discard", "stop"):
             ended[0] = twist.mark
             return False
-        return session.now_ns() < end_ns and session.mode() in _MODES
+        return session.now_ns() < end_ns and session.mode() in MOVING
 
     session.every(jog.period_s, work)
     if writer is not None:
@@ -160,94 +156,6 @@ def _teleoperate(session: Session, device: Device, jog: Jog, writer: EpisodeWrit
         else:
             writer.discard()
     return ended[0]
-
-
-def rollout(
-    config: RobotConfig,
-    actor: Actor,
-    episodes: int,
-    execute: int,
-    max_steps: int,
-    seed: int = 0,
-    device: Device | None = None,
-    open_sink: SinkOpener | None = None,
-    task: str = "",
-    simulated: bool = False,
-) -> dict[str, Any]:
-    """Let a policy act; a human with a `device` may take over, correct, mark success and hand back.
-
-    On the twin every episode starts as the simulation's episode of the same number does, and the
-    scene says whether the task was done; on a real arm the device's marks do.
-    """
-    outcomes = []
-    with open_session(config, actor.spec.chunk, 1.0 / actor.spec.rate_hz, simulated) as session:
-        worker = PolicyWorker(actor, session.arm_constants, session.chunks, np.array(config.base_m), execute, seed)
-        sink = (
-            open_sink(recorded_spec(session.arm_constants, actor.spec.rate_hz, _seeing(session))) if open_sink else None
-        )
-        try:
-            for episode in range(episodes):
-                if session.twin is not None:
-                    session.reset_twin(episode_seed(seed, episode))
-                writer = EpisodeWriter(sink, task) if sink is not None else None
-                outcomes.append(_act(session, worker, episode, max_steps, device, writer, task))
-                session.rest()
-            status = session.status()
-        finally:
-            if sink is not None:
-                sink.close()
-    successes = sum(outcome["success"] for outcome in outcomes)
-    return {"episodes": outcomes, "successes": successes, "trials": len(outcomes), "status": status}
-
-
-def _act(
-    session: Session,
-    worker: PolicyWorker,
-    episode: int,
-    max_steps: int,
-    device: Device | None,
-    writer: EpisodeWriter | None,
-    task: str,
-) -> dict[str, Any]:
-    jog = Jog(session.arm_constants, worker.period_s, chunk=session.chunks.shape[0])
-    state: dict[str, Any] = {"success": False, "human": False, "interventions": 0, "steps": 0, "targets": None, "at": 0}
-    worker.begin(episode)
-    session.request("arm")
-
-    def work(step: int) -> bool:
-        twist = device.read() if device is not None else Twist()
-        reading = session.reading(task)
-        if not state["human"] and twist.mark == "takeover":
-            jog.start(reading.state)
-            state.update(human=True, interventions=state["interventions"] + 1)
-        elif state["human"] and twist.mark == "handback":
-            worker.begin(episode)
-            state.update(human=False)
-        if state["human"]:
-            state.update(targets=jog.step(twist), at=step)
-            session.chunks.write(session.now_ns(), state["targets"])
-        else:
-            targets = worker.step(reading)
-            state.update(targets=targets, at=step) if targets is not None else None
-        if writer is not None and state["targets"] is not None:
-            index = min(step - state["at"] + 1, len(state["targets"]) - 1)
-            writer.add(reading, state["targets"][index], state["human"])
-        state["steps"] = step + 1
-        state["success"] = twist.mark == "success" or session.succeeded()
-        ended = state["success"] or twist.mark in ("discard", "stop") or step + 1 >= max_steps
-        return not ended and session.mode() in _MODES
-
-    session.every(worker.period_s, work)
-    if writer is not None:
-        writer.save(bool(state["success"]))
-    status = session.status()
-    return {
-        "episode": episode,
-        "success": bool(state["success"]),
-        "steps": state["steps"],
-        "interventions": state["interventions"],
-        "mode": status["mode"],
-    }
 
 
 def replay(config: RobotConfig, source: EpisodeSource, episode: int, simulated: bool = False) -> dict[str, Any]:
@@ -268,34 +176,9 @@ def replay(config: RobotConfig, source: EpisodeSource, episode: int, simulated: 
             rows = np.minimum(np.arange(step, step + size), len(targets) - 1)
             session.chunks.write(session.now_ns(), targets[rows])
             errors.append(np.abs(session.reading().state.position_rad - targets[max(step - 1, 0), :-1]).max())
-            return step + 1 < len(targets) and session.mode() in _MODES
+            return step + 1 < len(targets) and session.mode() in MOVING
 
         session.every(period_s, work)
         status = session.status()
         session.rest()
     return {"frames": len(errors), "median_error_rad": float(np.median(errors)), "status": status}
-
-
-def _seeing(session: Session) -> Reading:
-    """Return a reading with every camera and signal of the config in it."""
-    end = time.monotonic() + 10.0
-    while True:
-        reading = session.reading()
-        missing = [name for name in session.config.cameras if name not in reading.images]
-        missing += [key for key in session.config.signals if key not in reading.signals]
-        if not missing:
-            return reading
-        if time.monotonic() > end:
-            raise HardwareError("Nothing comes from a sensor.", found=", ".join(missing), do="check its topic")
-        time.sleep(0.02)
-
-
-def _show(device: Device, session: Session, reading: Reading) -> None:
-    show = getattr(device, "show", None)
-    if show is None:
-        return
-    status: Mapping[str, Any] = session.status()
-    tool = session.kinematics.tool(reading.state.position_rad[None])[0]
-    signals = {"mode": str(status["mode"]), "limited": float(status["limited"])}
-    signals |= {f"tool {axis} [m]": float(value) for axis, value in zip("xyz", tool, strict=True)}
-    show(reading.images, signals)

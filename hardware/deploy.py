@@ -4,11 +4,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from robolearn.errors import ConfigError
+from robolearn.hardware.calibration import Calibration, read_calibration
 from robolearn.hardware.limits import SafetyConfig
-from robolearn.hardware.ros_robot import RosRobotConfig
+from robolearn.hardware.ros_robot import RosRobot, RosRobotConfig
 from robolearn.hardware.transport import Transport
+from robolearn.registry import resolve
 
-__all__ = ["RobotConfig", "TwinOptions", "open_transport"]
+__all__ = ["RobotConfig", "TwinOptions", "make_robot", "open_calibration", "open_transport"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class RobotConfig:
     """One robot: its arm, how it is reached, what it is held to.
 
     `cameras` are names; their pictures come from `/<name>/image_raw`. `signals` maps observation keys
-    to topics of std_msgs/Float64MultiArray.
+    to topics of std_msgs/Float64MultiArray. `calibration` is a file of `robolearn robot calibrate`.
     """
 
     name: str = "twin/panda"
@@ -41,6 +43,8 @@ class RobotConfig:
     cameras: tuple[str, ...] = ()
     signals: dict[str, str] = field(default_factory=dict)
     blend_s: float = 0.1
+    jog_m_s: float = 0.15  # of the tool, at a device's full deflection
+    calibration: str | None = None
     twin: TwinOptions | None = None
 
     def __post_init__(self):
@@ -57,3 +61,14 @@ def open_transport(config: RobotConfig) -> Transport:
     from robolearn.hardware.dds import DdsTransport
 
     return DdsTransport(config.domain)
+
+
+def open_calibration(config: RobotConfig) -> Calibration:
+    """Return the calibration of a robot; nothing is known without a file."""
+    arm = resolve("robot", config.arm)
+    return read_calibration(config.calibration, arm) if config.calibration else Calibration(arm.name)
+
+
+def make_robot(config: RobotConfig, transport: Transport) -> RosRobot:
+    """Return the robot of `config`, its joints' offsets applied."""
+    return RosRobot(resolve("robot", config.arm), transport, config.ros, open_calibration(config).offsets_rad)

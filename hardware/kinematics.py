@@ -7,7 +7,7 @@ import numpy as np
 from robolearn.errors import HardwareError
 from robolearn.robots import Arm
 
-__all__ = ["Kinematics"]
+__all__ = ["Kinematics", "rotation"]
 
 _NUDGE_RAD, _DAMPING = 1e-6, 1e-6
 
@@ -23,10 +23,10 @@ class Kinematics:
                 expected=len(arm.joints),
                 do="state `links` in its constants file",
             )
-        self._tool_m, self._tool_mat = np.array(arm.tool_m), _matrix(arm.tool_quat_wxyz)
+        self._tool_m, self._tool_mat = np.array(arm.tool_m), rotation(arm.tool_quat_wxyz)
         self._low_rad, self._high_rad = np.array(arm.low_rad), np.array(arm.high_rad)
         self._chain = [
-            (index, np.array(link.position_m), _matrix(link.quat_wxyz), (link.axis + 1) % 3, (link.axis + 2) % 3)
+            (index, np.array(link.position_m), rotation(link.quat_wxyz), (link.axis + 1) % 3, (link.axis + 2) % 3)
             for index, link in enumerate(arm.links)
         ][::-1]
 
@@ -34,22 +34,22 @@ class Kinematics:
         """Return the tool point [n,3] in the arm's base frame [m] at joint positions [n,J]."""
         sine, cosine = np.sin(position_rad), np.cos(position_rad)
         point = np.broadcast_to(self._tool_m, (len(position_rad), 3)).copy()
-        for joint, offset, rotation, i, j in self._chain:
+        for joint, offset, turn, i, j in self._chain:
             s, c = sine[:, joint], cosine[:, joint]
             u, w = point[:, i].copy(), point[:, j]
             point[:, i], point[:, j] = c * u - s * w, s * u + c * w
-            point = point @ rotation.T + offset
+            point = point @ turn.T + offset
         return point
 
     def pose(self, position_rad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the tool point [n,3] and the orientation of its frame [n,3,3] in the arm's base frame."""
         axes = np.broadcast_to(self._tool_mat, (len(position_rad), 3, 3)).copy()
         sine, cosine = np.sin(position_rad), np.cos(position_rad)
-        for joint, _, rotation, i, j in self._chain:
+        for joint, _, turn, i, j in self._chain:
             s, c = sine[:, joint, None], cosine[:, joint, None]
             u, w = axes[:, i].copy(), axes[:, j]
             axes[:, i], axes[:, j] = c * u - s * w, s * u + c * w
-            axes = rotation @ axes
+            axes = turn @ axes
         return self.tool(position_rad), axes
 
     def solve(
@@ -78,7 +78,8 @@ class Kinematics:
         return np.concatenate([point - point_m, turn], axis=1)
 
 
-def _matrix(quat_wxyz: Sequence[float]) -> np.ndarray:
+def rotation(quat_wxyz: Sequence[float]) -> np.ndarray:
+    """Return the rotation matrix [3,3] of a quaternion."""
     w, x, y, z = np.array(quat_wxyz) / np.linalg.norm(quat_wxyz)
     return np.array(
         [

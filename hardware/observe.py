@@ -15,7 +15,7 @@ from robolearn.hardware.kinematics import Kinematics
 from robolearn.robots import Arm
 from robolearn.spec import Spec
 
-__all__ = ["ActionMap", "Reading", "observation"]
+__all__ = ["ActionMap", "Reading", "arm_state", "observation"]
 
 # The tool points down with its fingers along y; a yaw turns it about the vertical.
 _DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
@@ -41,7 +41,7 @@ def observation(reading: Reading, spec: Spec, arm: Arm, base_m: np.ndarray) -> d
         elif feature.kind == "image":
             values[key] = _image(reading, key, feature.shape)
         elif key == "observation.state":
-            values[key] = _state(reading.state, feature.names or arm.joints, arm, base_m).astype(feature.dtype)
+            values[key] = arm_state(reading.state, feature.names or arm.joints, arm, base_m).astype(feature.dtype)
         elif key in reading.signals:
             values[key] = np.asarray(reading.signals[key]).astype(feature.dtype)
         else:
@@ -62,18 +62,24 @@ def _image(reading: Reading, key: str, shape: tuple[int, ...]) -> np.ndarray:
     return cv2.resize(reading.images[name], (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
 
 
-def _state(state: RobotState, names: tuple[str, ...], arm: Arm, base_m: np.ndarray) -> np.ndarray:
-    (point,), (axes,) = Kinematics(arm).pose(state.position_rad[None])
-    turn = axes @ _DOWN.T
-    known = dict(zip(arm.joints, state.position_rad, strict=True))
-    known |= dict(zip(("x", "y", "z"), point + base_m, strict=True))
-    known["yaw"] = np.arctan2(turn[1, 0] - turn[0, 1], turn[0, 0] + turn[1, 1])
+def arm_state(state: RobotState, names: tuple[str, ...], arm: Arm, base_m: np.ndarray) -> np.ndarray:
+    """Return the numbers called `names` of an arm: its joints, its tool in the world, its gripper."""
+    x, y, z, yaw = _tool(Kinematics(arm), state.position_rad[None], base_m)[0]
+    known = dict(zip(arm.joints, state.position_rad, strict=True)) | {"x": x, "y": y, "z": z, "yaw": yaw}
     if state.gripper_m is not None:
         known["width"] = known["gripper"] = state.gripper_m
     for name in names:
         if name not in known:
             raise SpecError(f"The robot does not give '{name}'.", expected=suggest(name, known))
     return np.array([known[name] for name in names])
+
+
+def _tool(kinematics: Kinematics, joints: np.ndarray, base_m: np.ndarray) -> np.ndarray:
+    """Return x, y, z and yaw [n,4] of the tool in the world."""
+    points, axes = kinematics.pose(joints)
+    turn = axes @ _DOWN.T
+    yaw = np.arctan2(turn[:, 1, 0] - turn[:, 0, 1], turn[:, 0, 0] + turn[:, 1, 1])
+    return np.column_stack([points + base_m, yaw])
 
 
 class ActionMap:
@@ -118,6 +124,14 @@ class ActionMap:
                 )
             solved.append(joints)
         return np.concatenate([np.array(solved), width[:, None]], axis=1)
+
+    def actions(self, targets: np.ndarray) -> np.ndarray:
+        """Return the actions [K,A] that ask for targets [K,J+1]; in poses, a gripper less than half open closes."""
+        if not self._poses:
+            return targets
+        closes = targets[:, -1] < 0.5 * self._arm.gripper.width_m
+        sign = np.where(closes == (self._sign == "positive_closes"), 1.0, -1.0)
+        return np.column_stack([_tool(self._kinematics, targets[:, :-1], self._base_m), sign])
 
     def _width(self, gripper: np.ndarray) -> np.ndarray:
         most = self._arm.gripper.width_m

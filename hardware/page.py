@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
+from robolearn.hardware.observe import Reading
 from robolearn.hardware.teleop import MARKS, Twist
 
 __all__ = ["Page"]
@@ -44,12 +44,12 @@ class Page:
         mark: Any = self._marks.pop(0) if self._marks else ""
         return Twist(twist.linear, twist.yaw, twist.gripper, mark)
 
-    def show(self, images: Mapping[str, np.ndarray], signals: Mapping[str, float | str]) -> None:
-        """Send pictures (H, W, 3) uint8 and signals to the page."""
+    def show(self, reading: Reading, signals: Mapping[str, float | str]) -> None:
+        """Send the reading's pictures and the signals to the page."""
         import cv2
 
         frames = [json.dumps({"signals": dict(signals)})]
-        for name, pixels in images.items():
+        for name, pixels in reading.images.items():
             good, data = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
             if good:
                 frames.append(name.encode()[:64].ljust(64, b" ") + data.tobytes())

@@ -18,12 +18,11 @@ from typing import Any
 
 from robolearn.config import parse, to_dict
 from robolearn.errors import HardwareError, RobolearnError
-from robolearn.hardware.deploy import RobotConfig, TwinOptions, open_transport
+from robolearn.hardware.deploy import RobotConfig, TwinOptions, make_robot, open_transport
 from robolearn.hardware.executor import Executor, ExecutorConfig
 from robolearn.hardware.executor import run as run_executor
 from robolearn.hardware.limits import limits_of
 from robolearn.hardware.ring import Ring
-from robolearn.hardware.ros_robot import RosRobot
 from robolearn.hardware.safety import Mode, at_rest
 from robolearn.hardware.twin import Twin, TwinConfig
 from robolearn.hardware.twin import run as run_twin
@@ -141,7 +140,7 @@ def run_executor_process(options: Mapping[str, Any]) -> None:
     """Run the executor of a robot config until the parent goes."""
     config = parse(RobotConfig, options["robot"], where="robot")
     arm = resolve("robot", config.arm)
-    robot = RosRobot(arm, open_transport(config), config.ros)
+    robot = make_robot(config, open_transport(config))
     rings = {name: Ring.open(options[name]) for name in ("chunks", "states", "status")}
     limits = limits_of(arm, config.ros.rate_hz, config.safety)
     path = config.ros.controller == "jtc"

@@ -1,21 +1,30 @@
-"""What an arm did, on disk: raw messages as MCAP, and episodes for a dataset."""
+"""What an arm did, on disk: raw messages as MCAP, and episodes for a dataset.
 
-from collections.abc import Mapping
+An episode's "intervention" says who acted at each step: `POLICY`, `HUMAN`, or the human's `REWIND` of what
+the policy had done.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from robolearn.config import to_dict
 from robolearn.contracts import EpisodeSink
 from robolearn.errors import HardwareError
+from robolearn.hardware.calibration import Calibration
 from robolearn.hardware.messages import encode, types
-from robolearn.hardware.observe import Reading
+from robolearn.hardware.observe import ActionMap, Reading, arm_state
 from robolearn.hardware.transport import Qos, Transport
 from robolearn.robots import Arm
-from robolearn.spec import ActionSpec, Feature, Spec
+from robolearn.spec import ActionSpec, CameraSpec, Feature, Spec
 
-__all__ = ["EpisodeWriter", "RawRecorder", "recorded_spec"]
+__all__ = ["HUMAN", "POLICY", "REWIND", "EpisodeWriter", "RawRecorder", "Recorded", "recorded_spec"]
 
+POLICY, HUMAN, REWIND = 0, 1, 2
+Recorded = Literal["joint_position", "ee_pose"]
 _DEEP = Qos(reliable=False, depth=200)
 
 
@@ -58,36 +67,68 @@ class RawRecorder:
         return self._writer.register_channel(f"/{topic.removeprefix('/')}", "cdr", schema)
 
 
-def recorded_spec(arm: Arm, rate_hz: float, reading: Reading) -> Spec:
-    """Return the spec of a recording: joints and gripper, the pictures and signals of `reading`, joint targets."""
-    names = (*arm.joints, "gripper")
+def recorded_spec(
+    arm: Arm,
+    rate_hz: float,
+    reading: Reading,
+    action: Recorded = "joint_position",
+    calibration: Calibration | None = None,
+) -> Spec:
+    """Return the spec of a recording: the arm, the pictures and signals of `reading`, and targets.
+
+    Actions are joint positions and the gripper's width, or the tool's pose in the world (x, y, z, yaw) and
+    whether the gripper closes, as the simulated tasks have them.
+    """
     observations = {
-        "observation.state": Feature(shape=(len(names),), unit="rad, m", names=names),
+        "observation.state": _arm_feature(arm, action),
         "task": Feature("text", dtype="str"),
         "intervention": Feature(shape=(1,)),
     }
+    cameras = calibration.cameras if calibration is not None else {}
     for name, image in reading.images.items():
-        observations[f"observation.images.{name}"] = Feature("image", image.shape, "uint8")
+        lens = None
+        if name in cameras:
+            scale = image.shape[1] / cameras[name].width
+            fx, fy, cx, cy = (scale * value for value in cameras[name].intrinsics)
+            lens = CameraSpec(intrinsics=(fx, fy, cx, cy))
+        observations[f"observation.images.{name}"] = Feature("image", image.shape, "uint8", camera=lens)
     for key, value in reading.signals.items():
         observations[key] = Feature(shape=value.shape)
+    metadata = {"calibration": to_dict(calibration)} if cameras else {}
+    return Spec(observations, _action(arm, action), rate_hz, robot=arm.name, metadata=metadata)
+
+
+def _arm_feature(arm: Arm, action: Recorded) -> Feature:
+    if action == "joint_position":
+        return Feature(shape=(len(arm.joints) + 1,), unit="rad, m", names=(*arm.joints, "gripper"))
+    return Feature(shape=(5,), unit="m, rad", frame="world", names=("x", "y", "z", "yaw", "width"))
+
+
+def _action(arm: Arm, action: Recorded) -> ActionSpec:
+    if action == "ee_pose":
+        names = ("x", "y", "z", "yaw", "gripper")
+        return ActionSpec(5, action, names, "m, rad", "world", rotation="yaw", gripper="positive_closes")
     low, high = (*arm.low_rad, 0.0), (*arm.high_rad, arm.gripper.width_m)
-    action = ActionSpec(
-        len(names), "joint_position", names, unit="rad, m", gripper="positive_opens", low=low, high=high
-    )
-    return Spec(observations, action, rate_hz, robot=arm.name)
+    names = (*arm.joints, "gripper")
+    return ActionSpec(len(names), action, names, unit="rad, m", gripper="positive_opens", low=low, high=high)
 
 
 class EpisodeWriter:
-    """Turns readings and joint targets into frames with their real times; who acted is stored per step."""
+    """Turns readings and joint targets into frames with their real times; who acted is stored per step.
 
-    def __init__(self, sink: EpisodeSink, task: str):
-        self._sink, self._task = sink, task
+    `base_m` is where the arm stands in the world.
+    """
+
+    def __init__(self, sink: EpisodeSink, task: str, arm: Arm, base_m: Sequence[float] | np.ndarray = (0.0, 0.0, 0.0)):
+        self._sink, self._task, self._arm, self._base_m = sink, task, arm, np.asarray(base_m, float)
+        self._names = sink.spec.observations["observation.state"].names
+        self._actions = ActionMap(sink.spec, arm, self._base_m)
         self._first_ns: int | None = None
         self.frames, self.longest_gap_s = 0, 0.0
         self._last_ns = 0
 
-    def add(self, reading: Reading, target: np.ndarray, intervention: bool) -> None:
-        """Append one step; raises `HardwareError` when time does not advance."""
+    def add(self, reading: Reading, target: np.ndarray, who: int) -> None:
+        """Append one step and its joint target [J+1]; raises `HardwareError` when time does not advance."""
         stamp = reading.state.stamp_ns
         if self._first_ns is None:
             self._first_ns, self._last_ns = stamp, stamp - 1
@@ -96,12 +137,12 @@ class EpisodeWriter:
         if self.frames:
             self.longest_gap_s = max(self.longest_gap_s, 1e-9 * (stamp - self._last_ns))
         self._last_ns = stamp
-        gripper = reading.state.gripper_m if reading.state.gripper_m is not None else 0.0
+        state = reading.state if reading.state.gripper_m is not None else replace(reading.state, gripper_m=0.0)
         frame: dict[str, Any] = {
-            "observation.state": np.append(reading.state.position_rad, gripper).astype(np.float32),
-            "action": np.asarray(target, np.float32),
-            "task": self._task,
-            "intervention": np.array([float(intervention)], np.float32),
+            "observation.state": arm_state(state, self._names, self._arm, self._base_m).astype(np.float32),
+            "action": self._actions.actions(np.asarray(target, float)[None])[0].astype(np.float32),
+            "task": reading.task or self._task,
+            "intervention": np.array([float(who)], np.float32),
             "timestamp": 1e-9 * (stamp - self._first_ns),
         }
         frame |= {f"observation.images.{name}": image for name, image in reading.images.items()}

@@ -1,6 +1,7 @@
 """An arm on a ROS 2 graph: joint states in, set-points out in the form its controller takes."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -73,10 +74,12 @@ class RosRobot:
 
     `send` takes a set-point [A] or a path [K,A] whose first row is due one period from now and whose
     last row is at rest; the joint trajectory controller is given the path, the others its first row.
+    Joints are where the encoders say plus `offsets_rad`, in both directions.
     """
 
-    def __init__(self, arm: Arm, transport: Transport, config: RosRobotConfig):
+    def __init__(self, arm: Arm, transport: Transport, config: RosRobotConfig, offsets_rad: Sequence[float] = ()):
         self.arm, self.config = arm, config
+        self._offsets_rad = np.array(offsets_rad or np.zeros(len(arm.joints)), float)
         self.spec = robot_spec(arm, config.rate_hz, bool(config.gripper_topic))
         self.names = config.joints or arm.joints
         if len(self.names) != len(arm.joints):
@@ -157,10 +160,11 @@ class RosRobot:
             raise HardwareError(
                 "A set-point is refused.", found=path.shape, expected=f"{self.spec.action.dim} finite numbers"
             )
+        readings = path[:, :joints] - self._offsets_rad
         if self.config.controller == "jtc":
-            self._commands.publish(self._as_trajectory(path[:, :joints]))
+            self._commands.publish(self._as_trajectory(readings))
         elif self.config.controller == "forward":
-            self._commands.publish(float_array(path[0, :joints]))
+            self._commands.publish(float_array(readings[0]))
         else:
             before = path[0, :joints] if self._sent is None else self._sent
             self._commands.publish(float_array((path[0, :joints] - before) * self.config.rate_hz))
@@ -211,4 +215,5 @@ class RosRobot:
             velocity = np.nan_to_num(np.asarray(message.velocity)[index], posinf=0.0, neginf=0.0)
         finger = known.get(self.config.gripper_joint)
         gripper_m = 2.0 * float(message.position[finger]) if finger is not None else None
-        return RobotState(received.stamp_ns, self.arm.joints, np.asarray(message.position)[index], velocity, gripper_m)
+        position = np.asarray(message.position)[index] + self._offsets_rad
+        return RobotState(received.stamp_ns, self.arm.joints, position, velocity, gripper_m)

@@ -4,14 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from robolearn.errors import HardwareError
-from robolearn.hardware.deploy import RobotConfig
+from robolearn.hardware.deploy import RobotConfig, make_robot
 from robolearn.hardware.executor import Executor, ExecutorConfig
 from robolearn.hardware.kinematics import Kinematics
 from robolearn.hardware.limits import limits_of
 from robolearn.hardware.memory import MemoryGraph, MemoryTransport
 from robolearn.hardware.observe import Reading
 from robolearn.hardware.ring import Ring
-from robolearn.hardware.ros_robot import RosRobot
 from robolearn.hardware.safety import Mode
 from robolearn.hardware.twin import Perceives, Twin, TwinConfig
 from robolearn.registry import resolve
@@ -45,7 +44,7 @@ class SimulatedSession:
             seed=config.twin.seed,
         )
         self.twin = Twin(scene, MemoryTransport(graph), names, self.now_ns)
-        self._robot = RosRobot(self.arm_constants, MemoryTransport(graph), config.ros)
+        self._robot = make_robot(config, MemoryTransport(graph))
         self._robot.join()
         limits = limits_of(self.arm_constants, config.ros.rate_hz, config.safety)
         options = ExecutorConfig(period_s, config.blend_s, send_path=config.ros.controller == "jtc")

@@ -6,22 +6,24 @@ import select
 import struct
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from robolearn.contracts import RobotState
 from robolearn.errors import HardwareError, suggest
 from robolearn.hardware.kinematics import Kinematics
+from robolearn.hardware.observe import Reading
 from robolearn.robots import Arm
 
-__all__ = ["DEVICES", "MARKS", "Device", "Gamepad", "Jog", "Keyboard", "Scripted", "Twist", "open_device"]
+__all__ = ["DEVICES", "MARKS", "Device", "Gamepad", "Jog", "Keyboard", "Scripted", "Shows", "Twist"]
+__all__ += ["open_device"]
 
-MARKS = ("success", "discard", "stop", "takeover", "handback")
+MARKS = ("success", "discard", "stop", "takeover", "rewind", "handback")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,14 @@ class Device(Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
+class Shows(Protocol):
+    """A device that is told what the robot sees: a page, or a stand-in for a human."""
+
+    def show(self, reading: Reading, signals: Mapping[str, float | str]) -> None:
+        """Take a reading and live signals; never waits."""
+
+
 class Scripted:
     """Plays twists in order, then asks to stop; stands in for a human in tests and shows."""
 
@@ -72,7 +82,8 @@ class Keyboard:
         "q": (3, 1.0), "e": (3, -1.0), "o": (4, 1.0), "c": (4, -1.0),
     }  # fmt: skip
     _MARKS: dict[str, str] = {  # noqa: RUF012
-        "\n": "success", "\r": "success", "\x7f": "discard", "\x1b": "stop", "t": "takeover", "h": "handback",
+        "\n": "success", "\r": "success", "\x7f": "discard", "\x1b": "stop", "t": "takeover", "b": "rewind",
+        "h": "handback",
     }  # fmt: skip
 
     def __init__(self, descriptor: int | None = None):

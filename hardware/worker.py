@@ -7,7 +7,9 @@ from robolearn.contracts import Actor
 from robolearn.errors import HardwareError
 from robolearn.hardware.observe import ActionMap, Reading, observation
 from robolearn.hardware.ring import Ring
+from robolearn.plan import BlendedPlan
 from robolearn.robots import Arm
+from robolearn.rollout import Continuity
 from robolearn.seeding import policy_noise
 
 __all__ = ["PolicyWorker"]
@@ -18,8 +20,9 @@ _ROW = np.zeros(1, np.int64)
 class PolicyWorker:
     """Decides every `execute` steps of the actor's rate; chunks carry the time of their observation.
 
-    The first `committed` actions of a new chunk are those of the chunk before: they will be executed
-    while the policy thinks (real-time chunking, arXiv 2506.07339: delay d <= execute <= chunk - d).
+    Inference takes up to `delay_steps`. `continuity` says what a new chunk knows of the one before:
+    nothing, the actions `committed` by the delay, or its `rest` (real-time chunking, arXiv 2506.07339:
+    delay <= execute <= chunk - delay); `blend` averages all chunks that predict an action.
     """
 
     def __init__(
@@ -30,16 +33,18 @@ class PolicyWorker:
         base_m: np.ndarray,
         execute: int,
         seed: int = 0,
-        committed: int = 0,
+        continuity: Continuity = "none",
+        delay_steps: int = 0,
     ):
         spec = actor.spec
-        if not (1 <= execute <= spec.chunk - committed and 0 <= committed <= execute):
+        if not (1 <= execute <= spec.chunk - delay_steps and 0 <= delay_steps <= execute):
             raise HardwareError(
                 "A chunk is too short for this horizon and delay.",
-                found=f"execute {execute}, committed {committed} of {spec.chunk}",
-                expected="committed <= execute <= chunk - committed",
+                found=f"execute {execute}, delay {delay_steps} of {spec.chunk} steps",
+                expected="delay <= execute <= chunk - delay",
             )
-        self.committed = committed
+        self._known = {"committed": delay_steps, "rest": spec.chunk - execute}.get(continuity, 0)
+        self._blend = BlendedPlan(1, spec.chunk, spec.action.dim, 1.0) if continuity == "blend" else None
         self._last: np.ndarray | None = None  # the chunk before, as the policy gave it
         self.actor, self.arm, self.execute, self.seed = actor, arm, execute, seed
         self.period_s = 1.0 / spec.rate_hz
@@ -52,6 +57,8 @@ class PolicyWorker:
         """Forget the history; noise is that of `episode`."""
         self._buffer.restart(_ROW)
         self._episode, self._step, self._last = episode, 0, None
+        if self._blend is not None:
+            self._blend.restart(_ROW)
 
     def step(self, reading: Reading) -> np.ndarray | None:
         """Take one observation, once per period; returns the new targets [K,J+1] when a decision was due."""
@@ -65,12 +72,16 @@ class PolicyWorker:
         decision = (self._step - 1) // self.execute
         noise = policy_noise(self.seed, self._episode, decision, self.actor.noise_shape)
         prefix = None
-        if self.committed and self._last is not None:
-            prefix = self._last[None, self.execute : self.execute + self.committed]
+        if self._known and self._last is not None:
+            prefix = self._last[None, self.execute : self.execute + self._known]
         chunk = np.asarray(self.actor.act(self._buffer.window(_ROW), noise[None], prefix)[0], float)
         if not np.isfinite(chunk).all():
             raise HardwareError("The policy returned a non-finite action.", do="check the checkpoint")
         self._last = chunk
+        if self._blend is not None:
+            now = np.array([self._step - 1.0])
+            self._blend.splice(_ROW, now, chunk[None])
+            chunk = self._blend.remaining(_ROW, now)[0]
         targets = self._actions.joints(chunk, reading.state.position_rad)
         self._chunks.write(stamp_ns, targets)
         return targets

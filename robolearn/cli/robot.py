@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +18,32 @@ from robolearn.config import parse
 from robolearn.contracts import EpisodeSink
 from robolearn.errors import ConfigError, suggest
 from robolearn.hardware import commands
+from robolearn.hardware.board import CalibrateConfig
+from robolearn.hardware.calibration import write_calibration
 from robolearn.hardware.deploy import RobotConfig
-from robolearn.hardware.teleop import Device, open_device
+from robolearn.hardware.record import Recorded
+from robolearn.hardware.teleop import open_device
 from robolearn.intervals import wilson
 from robolearn.registry import resolve
+from robolearn.rollout import Continuity
 from robolearn.spec import Spec
 
 __all__ = ["RobotJob", "main"]
 
-_USAGE = """usage: robolearn robot list | check | teleop | record | rollout | replay [robot=twin/panda] [key=value ...]
+_USAGE = """usage: robolearn robot VERB [robot=twin/panda] [key=value ...]
 
   list      the registered arms
   check     read without moving: rates, jitter, joints, limits, clock, what protects the arm when we die
+  calibrate look at a board: camera intrinsics, hand-eye, joint offsets: calibrate.camera=NAME [device=…];
+            robot.calibration=FILE uses what it found
   teleop    drive by hand: device=keyboard|gamepad|page
-  record    teleoperate and save episodes: device=… dataset=DIR task="…" episodes=N
+  record    teleoperate and save episodes: device=… dataset=DIR task="…" episodes=N [action=ee_pose]
   rollout   let a policy act, with interventions: ckpt=DIR episodes=N [device=…] [dataset=DIR]
+            continuity=committed|rest|blend delay_steps=N joins its chunks across the delay of inference
   replay    play the joint targets of an episode again: dataset=DIR episode=0
 
-robot=twin/… runs on this machine, robot=ros2/… on a ROS 2 graph. Limits are always on."""
+robot=twin/… runs on this machine, robot=ros2/… on a ROS 2 graph; simulated=true runs a twin as fast as it
+computes. Limits are always on."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +59,14 @@ class RobotJob:
     episode: int = 0
     seconds: float = 60.0
     rate_hz: float = 20.0
+    action: Recorded = "joint_position"
+    policy: Mapping[str, Any] | None = None
     execute: int = 8
+    continuity: Continuity = "none"
+    delay_steps: int = 0
     max_steps: int = 200
+    calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
+    simulated: bool = False
     seed: int = 0
     out: str | None = None
 
@@ -73,34 +88,44 @@ def main(arguments: Sequence[str]) -> int:
     config = parse(RobotJob, plain, where="config")
     job = Job(f"robot {verb}", out_folder(f"robot-{verb}", config.out), {**plain, "out": None})
     with job.stage(verb):
-        result = _VERBS[verb](config)
+        result = _VERBS[verb](config, job.out)
     job.finish(result)
     table("", (f"robot {verb}", ""), [(key, _words(value)) for key, value in result.items()])
     say(f"result: {job.out / 'result.json'}")
     return 0
 
 
-def _check(config: RobotJob) -> dict[str, Any]:
+def _check(config: RobotJob, out: Path) -> dict[str, Any]:
     return commands.check(config.robot)
 
 
-def _teleop(config: RobotJob) -> dict[str, Any]:
-    return _by_hand(config, lambda device: commands.teleop(config.robot, device, config.seconds, config.rate_hz))
+def _calibrate(config: RobotJob, out: Path) -> dict[str, Any]:
+    with _opened(config) as device:
+        found, facts = commands.calibrate(config.robot, config.calibrate, device, config.simulated)
+    file = out / "calibration.json"
+    write_calibration(file, found)
+    return {
+        **facts,
+        "calibration": str(file),
+        "offsets_rad": list(found.offsets_rad),
+        "use": f"robot.calibration={file}",
+    }
 
 
-def _record(config: RobotJob) -> dict[str, Any]:
+def _teleop(config: RobotJob, out: Path) -> dict[str, Any]:
+    with _opened(config, needed=True) as device:
+        return commands.teleop(config.robot, device, config.seconds, config.rate_hz)
+
+
+def _record(config: RobotJob, out: Path) -> dict[str, Any]:
     sink = _sink(_needed(config.dataset, "dataset", "record"))
-
-    def work(device: Device) -> dict[str, Any]:
+    with _opened(config, needed=True) as device:
         return commands.record(config.robot, device, sink, config.task, config.episodes, config.seconds, config.rate_hz)
 
-    return _by_hand(config, work)
 
-
-def _rollout(config: RobotJob) -> dict[str, Any]:
-    actor = load(_needed(config.ckpt, "ckpt", "rollout"))
-    device = open_device(config.device) if config.device else None
-    try:
+def _rollout(config: RobotJob, out: Path) -> dict[str, Any]:
+    actor = load(_needed(config.ckpt, "ckpt", "rollout"), policy=config.policy)
+    with _opened(config) as device:
         result = commands.rollout(
             config.robot,
             actor,
@@ -111,25 +136,36 @@ def _rollout(config: RobotJob) -> dict[str, Any]:
             device,
             _sink(config.dataset) if config.dataset else None,
             config.task,
+            config.simulated,
+            config.action,
+            config.continuity,
+            config.delay_steps,
         )
-    finally:
-        if device is not None:
-            device.close()
     rate = wilson(result["successes"], result["trials"])
     return {"success_rate": rate.value, "ci_low": rate.low, "ci_high": rate.high, **result}
 
 
-def _replay(config: RobotJob) -> dict[str, Any]:
-    return commands.replay(config.robot, open_dataset(_needed(config.dataset, "dataset", "replay")), config.episode)
+def _replay(config: RobotJob, out: Path) -> dict[str, Any]:
+    source = open_dataset(_needed(config.dataset, "dataset", "replay"))
+    return commands.replay(config.robot, source, config.episode, config.simulated)
 
 
-def _by_hand(config: RobotJob, work: Callable[[Device], dict[str, Any]]) -> dict[str, Any]:
-    device = open_device(_needed(config.device, "device", "driving by hand"))
+@contextmanager
+def _opened(config: RobotJob, needed: bool = False) -> Generator[Any]:
+    """Open the device that was named, say where its page is, close it afterwards; None without a name."""
+    if config.device is None:
+        if needed:
+            _needed(None, "device", "driving by hand")
+        yield None
+        return
+    if config.simulated:
+        raise ConfigError("A human needs real time.", found=f"device={config.device}", do="leave out simulated=true")
+    device = open_device(config.device)
     url = getattr(device, "url", None)
     if url:
         say(f"open {url}")
     try:
-        return work(device)
+        yield device
     finally:
         device.close()
 
@@ -148,8 +184,9 @@ def _words(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-_VERBS: dict[str, Callable[[RobotJob], dict[str, Any]]] = {
+_VERBS: dict[str, Callable[[RobotJob, Path], dict[str, Any]]] = {
     "check": _check,
+    "calibrate": _calibrate,
     "teleop": _teleop,
     "record": _record,
     "rollout": _rollout,

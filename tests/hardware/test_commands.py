@@ -113,7 +113,7 @@ def _state(stamp_ns):
 def test_episodes_keep_real_times_and_name_their_gaps():
     reading = Reading(_state(10**9), {"front": np.zeros((4, 4, 3), np.uint8)}, {"observation.force": np.ones(3)})
     sink = ListSink(recorded_spec(PANDA, 20.0, reading))
-    writer = EpisodeWriter(sink, "go")
+    writer = EpisodeWriter(sink, "go", PANDA)
     for stamp in (10**9, 10**9 + 50_000_000, 10**9 + 180_000_000):
         writer.add(Reading(_state(stamp), reading.images, reading.signals), np.zeros(8), stamp == 10**9)
     with pytest.raises(HardwareError, match="do not advance"):

@@ -15,6 +15,7 @@ from websockets.exceptions import InvalidStatus
 from robolearn.contracts import RobotState
 from robolearn.errors import HardwareError
 from robolearn.hardware.kinematics import Kinematics
+from robolearn.hardware.observe import Reading
 from robolearn.hardware.processes import wait_for
 from robolearn.hardware.teleop import Gamepad, Jog, Keyboard, Scripted, Twist, open_device
 from robolearn.robots.panda import PANDA
@@ -161,8 +162,9 @@ def test_pictures_and_signals_reach_the_page(page):
     with connect(page) as wire:
         wire.send("{}")
         frames = []
+        state = RobotState(0, PANDA.joints, np.array(PANDA.home_rad), np.zeros(7))
         while len(frames) < 2:
-            page.show({"front": np.full((8, 8, 3), 200, np.uint8)}, {"mode": "run", "speed": 0.1})
+            page.show(Reading(state, {"front": np.full((8, 8, 3), 200, np.uint8)}), {"mode": "run", "speed": 0.1})
             frames = [wire.recv(timeout=5) for _ in range(2)]
     assert json.loads(frames[0])["signals"] == {"mode": "run", "speed": 0.1}
     assert frames[1][:64].strip() == b"front"

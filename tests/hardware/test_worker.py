@@ -78,7 +78,7 @@ def test_committed_actions_are_the_prefix_of_the_next_chunk(home):
     act = actor.act
     actor.act = lambda obs, noise, prefix=None: given.append(prefix) or act(obs, noise)
     chunks = Ring.create((16, 8))
-    worker = PolicyWorker(actor, PANDA, chunks, np.array(BASE_M), execute=4, committed=3)
+    worker = PolicyWorker(actor, PANDA, chunks, np.array(BASE_M), execute=4, continuity="committed", delay_steps=3)
     signals = {"observation.environment_state": np.array([0.1, 0, 1, 0, 0, 0])}
     for step in range(9):
         worker.step(Reading(RobotState(step, PANDA.joints, home, np.zeros(7), 0.08), {}, signals, "reach"))
@@ -90,9 +90,9 @@ def test_committed_actions_are_the_prefix_of_the_next_chunk(home):
     worker.step(Reading(RobotState(9, PANDA.joints, home, np.zeros(7), 0.08), {}, signals, "reach"))
     assert given[-1] is None
     with pytest.raises(HardwareError, match="too short"):
-        PolicyWorker(actor, PANDA, chunks, np.array(BASE_M), execute=4, committed=5)
+        PolicyWorker(actor, PANDA, chunks, np.array(BASE_M), execute=4, delay_steps=5)
     with pytest.raises(HardwareError, match="too short"):
-        PolicyWorker(actor, PANDA, chunks, np.array(BASE_M), execute=14, committed=3)
+        PolicyWorker(actor, PANDA, chunks, np.array(BASE_M), execute=14, delay_steps=3)
     chunks.remove()
 
 
