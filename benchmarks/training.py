@@ -21,7 +21,7 @@ import torch
 
 from robolearn.benchmark import Row, finish, parse_options
 from robolearn.contracts import EpisodeSource
-from robolearn.data.commands import copy
+from robolearn.data.exports import write_lerobot
 from robolearn.data.zarr_replay import ZarrReader
 from robolearn.learner import Learner, precision
 from robolearn.loading import batches, cached, open_training_data
@@ -182,7 +182,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "states"
-        copy(source, root)
+        write_lerobot(source, root)
         works: dict[str, Callable[[], tuple[Iterator[int], int]]] = {
             "ours": lambda: ours(configuration(root, unet, BATCH, device))
         }

@@ -4,38 +4,24 @@
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from robolearn.config import parse
-from robolearn.contracts import EpisodeSource
-from robolearn.data.detect import detect
-from robolearn.data.exports import write_mcap, write_robomimic, write_zarr
+from robolearn.data.detect import OpenOptions, detect
+from robolearn.data.edit import edit
+from robolearn.data.exports import write_lerobot, write_mcap, write_robomimic, write_zarr
 from robolearn.data.lerobot_v2 import write_v2
-from robolearn.data.lerobot_writer import LeRobotWriter, WriterOptions
+from robolearn.data.lerobot_writer import WriterOptions
 from robolearn.data.repair import repair_dataset
 from robolearn.data.stats import signal_stats
 from robolearn.data.verify import verify_source
 from robolearn.errors import DataError
-from robolearn.registry import resolve
 
-__all__ = ["COMMANDS", "convert", "info", "repair", "stats", "verify"]
-
-
-@dataclass(frozen=True)
-class OpenOptions:
-    """Which dataset: its path, its kind ("auto" detects it) and what its reader needs to be told."""
-
-    path: str
-    kind: str = "auto"
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def open(self) -> EpisodeSource:
-        """Open the dataset for reading."""
-        return resolve("data", self.kind)(Path(self.path), self.options)
+__all__ = ["COMMANDS", "convert", "edit", "info", "repair", "stats", "verify"]
 
 
 @dataclass(frozen=True)
@@ -111,7 +97,7 @@ def convert(arguments: Mapping[str, Any]) -> dict[str, Any]:
         raise DataError("Where to is missing.", do="give out=PATH")
     source, target = given.open(), Path(given.out)
     if given.to == "lerobot":
-        copy(source, target, WriterOptions(images=given.images))
+        write_lerobot(source, target, WriterOptions(images=given.images))
     elif given.to in ("lerobot_v2", "gr00t"):
         write_v2(source, target, modality=given.to == "gr00t")
     else:
@@ -119,22 +105,9 @@ def convert(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {"path": given.out, "kind": given.to, "episodes": len(source.lengths)}
 
 
-def copy(source: EpisodeSource, target: Path, options: WriterOptions | None = None) -> None:
-    """Write every episode of `source` into a new LeRobot v3 folder."""
-    keys = [key for key, feature in source.spec.observations.items() if feature.kind != "text"]
-    known = getattr(source, "keys", ())
-    keys += ["action", "task", *(key for key in known if key.startswith("next."))]
-    with LeRobotWriter(target, source.spec, options) as sink:
-        for episode, length in enumerate(np.asarray(source.lengths).tolist()):
-            columns = source.read(episode, keys)
-            for step in range(length):
-                sink.add_frame({key: values[step] for key, values in columns.items()})
-            metadata = getattr(source, "metadata", None)
-            sink.save_episode(metadata(episode) if metadata is not None else None)
-
-
 COMMANDS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "convert": convert,
+    "edit": edit,
     "info": info,
     "repair": repair,
     "stats": stats,

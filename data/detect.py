@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,20 @@ from robolearn.data.rlds import version_folder
 from robolearn.errors import DataError
 from robolearn.registry import resolve
 
-__all__ = ["detect", "open_auto"]
+__all__ = ["OpenOptions", "detect", "open_auto"]
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """Which dataset: its path, its kind ("auto" detects it) and what its reader needs to be told."""
+
+    path: str
+    kind: str = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def open(self) -> EpisodeSource:
+        """Open the dataset for reading."""
+        return resolve("data", self.kind)(Path(self.path), self.options)
 
 
 def open_auto(path: Path, options: Mapping[str, Any]) -> EpisodeSource:

@@ -1,4 +1,4 @@
-"""Writing datasets for other people's tools: robomimic HDF5, diffusion-policy zarr and MCAP.
+"""Writing datasets for other people's tools: LeRobot v3, robomimic HDF5, diffusion-policy zarr and MCAP.
 
 All are written under a temporary name and renamed when they are complete.
 """
@@ -15,10 +15,12 @@ import numpy as np
 from robolearn.contracts import EpisodeSource
 from robolearn.data.arrow import png
 from robolearn.data.cdr import encode_message, standard_definitions
+from robolearn.data.lerobot_info import AUTO_FEATURES
+from robolearn.data.lerobot_writer import LeRobotWriter, WriterOptions
 from robolearn.errors import DataError
 from robolearn.spec import Spec
 
-__all__ = ["write_mcap", "write_robomimic", "write_zarr"]
+__all__ = ["write_lerobot", "write_mcap", "write_robomimic", "write_zarr"]
 
 
 def _new(path: Path) -> Path:
@@ -30,6 +32,20 @@ def _new(path: Path) -> Path:
 
 def _columns(spec: Spec) -> list[str]:
     return [key for key, feature in spec.observations.items() if feature.kind != "text"]
+
+
+def write_lerobot(source: EpisodeSource, target: Path, options: WriterOptions | None = None) -> None:
+    """Write `source` as a LeRobot v3 folder."""
+    keys = [key for key, feature in source.spec.observations.items() if feature.kind != "text"]
+    extras = [key for key in getattr(source, "keys", ()) if key not in (*keys, *AUTO_FEATURES, "action", "task")]
+    keys += ["action", "task", *extras]
+    with LeRobotWriter(target, source.spec, options) as sink:
+        for episode, length in enumerate(np.asarray(source.lengths).tolist()):
+            columns = source.read(episode, keys)
+            for step in range(length):
+                sink.add_frame({key: values[step] for key, values in columns.items()})
+            metadata = getattr(source, "metadata", None)
+            sink.save_episode(metadata(episode) if metadata is not None else None)
 
 
 def write_robomimic(source: EpisodeSource, path: Path, masks: Mapping[str, list[int]] | None = None) -> None:

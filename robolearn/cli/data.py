@@ -15,7 +15,7 @@ from robolearn.errors import ConfigError, suggest
 
 __all__ = ["main"]
 
-_WRITES = ("convert",)  # these take the place of the new dataset where the others take out=DIR
+_WRITES = ("convert", "edit")  # these take the place of the new dataset where the others take out=DIR
 
 
 def main(arguments: Sequence[str]) -> int:
