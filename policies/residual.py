@@ -5,7 +5,7 @@ The chunk policy decides as it always did; `correct` then looks at every new obs
 `robolearn rl`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from robolearn.config import parse
 from robolearn.contracts import Batch, Transform
 from robolearn.errors import ConfigError
+from robolearn.policies.common import parameter_groups
 from robolearn.registry import resolve
 from robolearn.rl.critics import CriticConfig
 from robolearn.rl.networks import flat_state, mlp, state_size
@@ -100,8 +101,16 @@ class _StepPolicy(nn.Module):
         return self.base.noise_shape
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Raise `ConfigError`: it learns by `robolearn rl`."""
-        raise ConfigError("A policy by the step is not cloned.", do="clone its base, then robolearn rl ckpt=RUN")
+        """Return the loss of the base: cloning leaves the actor alone, `robolearn rl` the base."""
+        return self.base.loss(batch)
+
+    def blocks(self) -> list[nn.Module]:
+        """Return the repeated blocks of the base."""
+        return self.base.blocks()
+
+    def param_groups(self) -> Iterator[dict]:
+        """Yield matrices, which decay, and vectors, which do not."""
+        yield from parameter_groups(self)
 
     def sample(self, obs: Batch, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
         """Return the frozen policy's chunks [B,K,A]."""

@@ -23,7 +23,7 @@ class CriticConfig:
 
     heads: int = 5
     subset: int = 2
-    width: int = 256
+    width: int = 128
     depth: int = 2
     value: Literal["scalar", "hl_gauss"] = "scalar"
     bins: int = 51
@@ -51,10 +51,10 @@ class EnsembleLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(heads, 1, outputs).uniform_(-bound, bound))
 
     def forward(self, x: Tensor, heads: Tensor | None = None) -> Tensor:
-        """Map the inputs of all heads, or of the numbers `heads`."""
+        """Map the inputs of all heads, or of the numbers `heads`, whose weights are then constants."""
         if heads is None:
             return torch.baddbmm(self.bias, x, self.weight)
-        return torch.baddbmm(self.bias[heads], x, self.weight[heads])
+        return torch.baddbmm(self.bias.detach()[heads], x, self.weight.detach()[heads])
 
 
 class Ensemble(nn.Module):
