@@ -24,7 +24,7 @@ from robolearn.report import write_report
 from robolearn.rollout import ExpertController, PolicyController, RandomController, SmoothNoise
 from robolearn.run import RunConfig, parse_run
 
-__all__ = ["Demo", "main", "parse_demo"]
+__all__ = ["Demo", "demonstrate", "main", "parse_demo"]
 
 _USAGE = """usage: robolearn demo [task=pick_place|language] [seed=0] [episodes=100] [out=DIR] [-m]
 
@@ -68,7 +68,7 @@ def _run(given: Arguments, number: str) -> None:
     demo = parse_demo(plain, out)
     job = Job("demo", out, {**plain, "out": None})
     with job.stage("demonstrations"):
-        expert = _demonstrate(demo, out / "dataset")
+        expert = demonstrate(demo, out / "dataset")
     with job.stage("training"):
         trained = train_with_bar(demo.run)
     if trained.interrupted:
@@ -90,7 +90,7 @@ def _run(given: Arguments, number: str) -> None:
     show_result(result, [out / "dataset", trained.checkpoint, *videos, report, out / "result.json"], times)
 
 
-def _demonstrate(demo: Demo, folder: Path) -> dict[str, Any]:
+def demonstrate(demo: Demo, folder: Path) -> dict[str, Any]:
     """Write the demonstrations and return how the expert did."""
     config = demo.collect
     env = build_env(demo.env, min(config.num_envs, config.episodes))

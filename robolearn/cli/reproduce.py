@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from robolearn.cli.arguments import Arguments, parse_arguments
 from robolearn.cli.compose import choices, compose_config, jobs
+from robolearn.cli.rl import run_rl
 from robolearn.cli.train import run_training
 from robolearn.errors import ConfigError, suggest
 
@@ -24,8 +25,9 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(f"Unknown experiment '{name}'.", expected=suggest(name, known))
     for number, single in enumerate(jobs(given)):
         overrides = (f"experiment={given.names[0]}", *single.overrides)
-        plain = compose_config("train", Arguments((), overrides, False, given.config_dir))
-        status = run_training(plain, f"{number:03d}" if given.multirun else "", verb="reproduce")
+        root, run = ("rl", run_rl) if given.names[0].startswith("rl/") else ("train", run_training)
+        plain = compose_config(root, Arguments((), overrides, False, given.config_dir))
+        status = run(plain, f"{number:03d}" if given.multirun else "", verb="reproduce")
         if status:
             return status
     return 0

@@ -1,19 +1,24 @@
 """`robolearn rl`: a cloned policy improved by reinforcement learning, and compared with itself before."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from robolearn.actor import load
-from robolearn.cli.arguments import parse_arguments
+from robolearn.checkpoint import folders
+from robolearn.cli.arguments import Arguments, parse_arguments
 from robolearn.cli.compose import compose_config, jobs
+from robolearn.cli.demo import demonstrate, parse_demo
 from robolearn.cli.evaluate import evaluate_with_bar, film_policy, show_result
 from robolearn.cli.job import Job, out_folder
 from robolearn.cli.show import progress, say
+from robolearn.cli.train import train_with_bar
+from robolearn.errors import ConfigError
 from robolearn.metrics import read_metrics
 from robolearn.report import write_report
-from robolearn.rl.training import RLConfig, RLResult, compare, env_options, finetune, parse_rl
+from robolearn.rl.training import DemonstrationConfig, RLConfig, RLResult, compare, env_options, finetune, parse_rl
 
 __all__ = ["main", "run_rl"]
 
@@ -22,6 +27,7 @@ _USAGE = """usage: robolearn rl algo=residual ckpt=RUN env=NAME [demos.path=DATA
 Improves a checkpoint with a reward (rl.reward=sparse: 1 with success), keeps the best policy by selection
 seeds, and compares it with the checkpoint on `episodes` unseen seeds, the same for both. Leaves a
 checkpoint that deploys like any other, metrics.jsonl, result.json, report.html and videos.
+With clone.task=NAME instead of ckpt, the task of `robolearn demo` is demonstrated and cloned first.
 Groups: algo, env, eval, experiment. A run goes on with the same options and rl.resume=RUN."""
 
 
@@ -39,12 +45,18 @@ def run_rl(plain: Mapping[str, Any], number: str = "", verb: str = "rl") -> int:
     """Improve and evaluate what `plain` says; returns the exit status."""
     plain = dict(plain)
     plain["eval"] = {**plain["eval"], "episodes": plain.pop("episodes")}
-    config = parse_rl(plain)
+    clone = plain.pop("clone")
+    if (clone is None) == (plain["ckpt"] is None):
+        raise ConfigError("rl needs a clone.", do="name one with ckpt=RUN, or let clone.task=NAME make it")
+    config = parse_rl({**plain, "ckpt": plain["ckpt"] or ""})
     wanted = str(Path(config.out) / number) if config.out and number else config.out
     resume = config.rl.resume
     out = out_folder(verb, wanted or resume, resumes=resume is not None)
     config = replace(config, out=str(out))
-    job = Job(verb, out, {**plain, "out": None})
+    job = Job(verb, out, {**plain, "clone": clone, "out": None})
+    if clone is not None:
+        with job.stage("clone"):
+            config = _with_clone(config, clone)
     with job.stage("learning"):
         learned = _learn(config)
     if learned.interrupted:
@@ -72,6 +84,20 @@ def run_rl(plain: Mapping[str, Any], number: str = "", verb: str = "rl") -> int:
     ]
     show_result(after, [learned.checkpoint, *videos, report, out / "result.json"], rows)
     return 0
+
+
+def _with_clone(config: RLConfig, clone: Mapping[str, Any]) -> RLConfig:
+    """Demonstrate and clone a task of `robolearn demo`, unless that is done; learn from it and its demonstrations."""
+    folder = Path(config.out or ".") / "clone"
+    options = tuple(f"{key}={value}" for key, value in clone.items())
+    demo = parse_demo(compose_config("demo", Arguments(overrides=options)), folder)
+    if not folders(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        demonstrate(demo, folder / "dataset")
+        if train_with_bar(demo.run).interrupted:
+            raise KeyboardInterrupt
+    recorded = DemonstrationConfig(str(folder / "dataset"), "lerobot")
+    return replace(config, ckpt=str(folder), demos=config.demos or recorded)
 
 
 def _learn(config: RLConfig) -> RLResult:

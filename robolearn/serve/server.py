@@ -24,7 +24,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from robolearn.buffer import ObservationBuffer
-from robolearn.contracts import Actor
+from robolearn.contracts import Actor, Corrector
 from robolearn.errors import ConfigError, RobolearnError, WireError
 from robolearn.seeding import policy_noise
 from robolearn.serve.codec import DEFAULT_LIMITS, Limits, pack, unpack
@@ -47,6 +47,7 @@ class ServerConfig:
     private_key: str | None = None
     insecure: bool = False  # allow another address without TLS
     preset: str | None = None
+    execute: int = 8  # actions of each chunk that a policy which corrects every step executes
     max_clients: int = 128
     ping_interval_s: float | None = 20.0
     ping_timeout_s: float | None = 20.0
@@ -60,6 +61,8 @@ class ServerConfig:
                 expected="at least 22 (128 bit)",
                 do="python -c 'import secrets; print(secrets.token_urlsafe(16))'",
             )
+        if self.execute < 1:
+            raise ConfigError("server.execute is too small.", found=self.execute, expected="1 or more")
         if (self.certificate is None) != (self.private_key is None):
             raise ConfigError("TLS needs both a certificate and a private key.")
         if self.preset is not None and self.preset not in PRESETS:
@@ -133,7 +136,7 @@ class PolicyServer:
 
     async def _client(self, connection: ServerConnection) -> None:
         self._clients += 1
-        session = _Session(self.actor, self._keys, self.seed, self._episodes)
+        session = _Session(self.actor, self._keys, self.seed, self._episodes, self.config.execute)
         self._episodes += 1
         try:
             await connection.send(self._metadata)
@@ -166,11 +169,16 @@ class PolicyServer:
 
 
 class _Session:
-    """History, noise and decisions of one connection."""
+    """History, noise and decisions of one connection.
 
-    def __init__(self, actor: Actor, keys: Keys | None, seed: int, episode: int):
+    A policy that corrects every step answers with one action at a time: one request is one control step.
+    """
+
+    def __init__(self, actor: Actor, keys: Keys | None, seed: int, episode: int, execute: int = 8):
         self.actor, self.keys, self.seed, self.episode = actor, keys, seed, episode
         self.decision = 0
+        self._execute = min(execute, actor.spec.chunk)
+        self._rest = np.zeros((0, actor.spec.action.dim))  # of the running chunk, for policies that correct
         self._buffer = ObservationBuffer(1, actor.spec.history, 1.0 / actor.spec.rate_hz)
 
     def observe(self, message: Any) -> dict[str, np.ndarray]:
@@ -188,9 +196,7 @@ class _Session:
     def infer(self, obs: dict[str, np.ndarray]) -> dict[str, Any]:
         """Return the reply; runs in the inference thread."""
         start = time.perf_counter()
-        noise = policy_noise(self.seed, self.episode, self.decision, self.actor.noise_shape)
-        self.decision += 1
-        actions = np.asarray(self.actor.act(obs, noise[None])[0])
+        actions = self._step(self.actor, obs) if isinstance(self.actor, Corrector) else self._decide(obs)
         if not np.isfinite(actions).all():
             raise WireError("The policy returned a non-finite action.", do="check the checkpoint")
         elapsed_ms = 1e3 * (time.perf_counter() - start)
@@ -199,6 +205,19 @@ class _Session:
             "policy_timing": {"infer_ms": elapsed_ms},
             "server_timing": {"infer_ms": elapsed_ms},
         }
+
+    def _decide(self, obs: dict[str, np.ndarray]) -> np.ndarray:
+        """Return the next chunk [K,A]."""
+        noise = policy_noise(self.seed, self.episode, self.decision, self.actor.noise_shape)
+        self.decision += 1
+        return np.asarray(self.actor.act(obs, noise[None])[0])
+
+    def _step(self, corrector: Corrector, obs: dict[str, np.ndarray]) -> np.ndarray:
+        """Return the corrected action [1,A] of this control step."""
+        if not len(self._rest):
+            self._rest = self._decide(obs)[: self._execute]
+        due, self._rest = self._rest[:1], self._rest[1:]
+        return corrector.correct(obs, due)
 
 
 async def _refuse(connection: ServerConnection, text: str) -> None:
