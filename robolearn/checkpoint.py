@@ -37,6 +37,8 @@ __all__ = [
     "SCHEMA_VERSION",
     "Checkpoint",
     "TrainingState",
+    "borrowed",
+    "complete",
     "find",
     "folders",
     "latest_valid",
@@ -88,9 +90,12 @@ class Checkpoint:
         with torch.random.fork_rng(devices=[]):
             # Shapes first, without memory: a config must not allocate what its weights do not have.
             with torch.device("meta"):
-                check_weights(config.build(spec).state_dict(), self.weights)
+                empty = config.build(spec)
+            elsewhere = borrowed(empty)
+            own = {name: value for name, value in empty.state_dict().items() if name not in elsewhere}
+            check_weights(own, self.weights)
             policy = config.build(spec)
-        load_weights(policy, self.weights)
+        load_weights(policy, complete(policy, self.weights))
         return policy.eval()
 
     def with_policy(self, options: Mapping[str, Any]) -> "Checkpoint":
@@ -252,6 +257,18 @@ def load_weights(module: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -
     """Copy `weights` into `module`, strictly; raises `CheckpointError` naming every difference."""
     check_weights(module.state_dict(), weights)
     module.load_state_dict(dict(weights))
+
+
+def borrowed(policy: Any) -> frozenset[str]:
+    """Return the names of weights that checkpoints of `policy` leave where they are, and name by their hash."""
+    names = getattr(policy, "borrowed", None)
+    return frozenset(names()) if names else frozenset()
+
+
+def complete(policy: Any, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return `weights` with those that `policy` borrows; raises `CheckpointError` unless they are the same ones."""
+    borrow = getattr(policy, "borrow", None)
+    return {**(borrow() if borrow else {}), **weights}
 
 
 def check_weights(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> None:

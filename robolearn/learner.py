@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from robolearn.checkpoint import TrainingState, check_weights
+from robolearn.checkpoint import TrainingState, borrowed, check_weights, complete
 from robolearn.contracts import Batch
 from robolearn.distributed import SINGLE, Processes, full, like, local
 from robolearn.errors import CheckpointError, NumericsError
@@ -63,10 +63,11 @@ class Learner:
         return metrics
 
     def losses(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return the mean loss of a transformed batch on the device, and the policy's metrics."""
+        """Return the mean loss of a transformed batch on the device, weighted where it says so, and metrics."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
             per_sample, metrics = self._loss(batch)
-        return per_sample.float().mean(), metrics
+        weight = batch.get("weight", 1.0)
+        return (per_sample.float() * weight).mean(), metrics
 
     def check(self) -> None:
         """Raise `NumericsError` when a step since the last check was not finite."""
@@ -85,7 +86,8 @@ class Learner:
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the state dict to publish: the moving average where there is one. Every process must ask."""
         averages = full(dict(zip(self.parameter_names, self._ema, strict=True))) if self._ema else {}
-        state = {name: value for name, value in self.policy.state_dict().items() if name not in averages}
+        left = borrowed(self.policy) | set(averages)
+        state = {name: value for name, value in self.policy.state_dict().items() if name not in left}
         dtypes = {name: value.dtype for name, value in self.policy.state_dict().items()}
         return full(state) | {name: value.to(dtypes[name]) for name, value in averages.items()}
 
@@ -103,7 +105,7 @@ class Learner:
     def restore(self, state: TrainingState, published: Mapping[str, torch.Tensor]) -> None:
         """Continue from `state`; `published` holds the buffers and what is not trained."""
         names, own = self.parameter_names, self.policy.state_dict()
-        wanted = {**published, **state.weights}
+        wanted = complete(self.policy, {**published, **state.weights})
         check_weights(own, wanted)
         _expect("moving averages", state.ema, names if self._ema else [])
         kinds = ("step", "exp_avg", "exp_avg_sq")

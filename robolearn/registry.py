@@ -29,6 +29,17 @@ _TABLE: dict[str, dict[str, str]] = {
         "regression": "robolearn.policies.regression:RegressionConfig",
         "streaming": "robolearn.policies.streaming:StreamingConfig",
         "tokens": "robolearn.policies.tokens:TokenConfig",
+        "vla": "robolearn.policies.vla.policy:VLAConfig",
+    },
+    # Vision-language backbones: a `robolearn.nets.backbones.Backbone`, by the model_type of its config.json.
+    "backbone": {
+        "florence2": "robolearn.nets.backbones.florence2:Florence2",
+        "idefics3": "robolearn.nets.backbones.smolvlm:Idefics3",
+        "openvla": "robolearn.nets.backbones.openvla:OpenVLA",
+        "paligemma": "robolearn.nets.backbones.paligemma:PaliGemma",
+        "qwen2_5_vl": "robolearn.nets.backbones.qwen_vl:Qwen25VL",
+        "qwen3_vl": "robolearn.nets.backbones.qwen_vl:Qwen3VL",
+        "smolvlm": "robolearn.nets.backbones.smolvlm:SmolVLM",
     },
     # Reinforcement learning from a clone: a frozen config with `build(problem) -> Algorithm`.
     "algo": {
@@ -86,6 +97,7 @@ _TABLE: dict[str, dict[str, str]] = {
     "transform": {
         "absolute_action": "robolearn.transforms.actions:AbsoluteAction",
         "beast_tokens": "robolearn.policies.codecs:BEASTTokens",
+        "bin_tokens": "robolearn.policies.vla.bins:BinTokens",
         "bspline": "robolearn.policies.codecs:BSplineCodec",
         "convert_rotation": "robolearn.transforms.rotation:ConvertRotation",
         "delta_action": "robolearn.transforms.actions:DeltaAction",
@@ -95,6 +107,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "normalize": "robolearn.transforms.normalize:Normalize",
         "pad": "robolearn.transforms.actions:Pad",
         "relative_action": "robolearn.transforms.actions:RelativeAction",
+        "tokenize_prompt": "robolearn.transforms.prompt:TokenizePrompt",
     },
     # Frozen sentence encoders: `open(name)` gives an object with `dim` and `encode(list of str) -> float32 [n,D]`.
     "text_encoder": {

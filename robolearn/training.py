@@ -83,6 +83,9 @@ def _train(
         raise ConfigError("train.validate_every needs held-out episodes.", do="set data.validation_fraction=0.1")
     reseed(derive_seed(config.seed, "init"), device)
     policy = config.policy.build(data.pipeline.transform_spec(data.spec))
+    pretrained = getattr(policy, "load_pretrained", None)
+    if pretrained is not None and former is None:
+        pretrained()
     learner = Learner(policy, config.train, config.seed, device, processes)
     progress = _Progress()
     if resumed and former:

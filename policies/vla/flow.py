@@ -1,0 +1,117 @@
+"""Flow matching by an action expert on the backbone's memory (π0, arXiv 2410.24164; SmolVLA, arXiv 2506.01844)."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from robolearn.contracts import Batch
+from robolearn.errors import ConfigError
+from robolearn.nets.backbones import Backbone, Memory
+from robolearn.nets.expert import ActionExpert, ExpertConfig
+from robolearn.policies.common import check_prefix, chunk_mean, pin_prefix
+from robolearn.policies.flow import PrefixConfig, TimeSampling, prefix_weights, sample_times
+from robolearn.policies.samplers import Solver, Velocity, guided_velocity, integrate
+from robolearn.policies.vla.head import Head
+from robolearn.spec import Spec
+
+__all__ = ["FlowHead", "FlowHeadConfig"]
+
+
+@dataclass(frozen=True)
+class FlowHeadConfig:
+    """`steps` solver steps on one memory; training draws `repeat` noises for each memory.
+
+    With `insulate` no gradient of the actions reaches the backbone (knowledge insulation, arXiv 2505.23705).
+    """
+
+    name: Literal["flow"] = "flow"
+    expert: ExpertConfig = field(default_factory=ExpertConfig)
+    steps: int = 10
+    solver: Solver = "euler"
+    times: TimeSampling = "beta"
+    repeat: int = 1
+    insulate: bool = False
+    prefix: PrefixConfig = field(default_factory=PrefixConfig)
+
+    def __post_init__(self):
+        if self.steps < 1 or self.repeat < 1 or self.prefix.name == "warm":
+            raise ConfigError(
+                "Flow head options are out of range.",
+                found=self,
+                expected="steps and repeat >= 1, prefix hard or guided",
+            )
+
+    def build(self, backbone: Backbone, spec: Spec, state: int) -> "FlowHead":
+        """Return the head; `state` is the size of the proprioception that it takes (0: none)."""
+        return FlowHead(self, backbone, spec, state)
+
+
+class FlowHead(Head):
+    """An action expert with the flow's loss and sampler."""
+
+    reads_states = False
+
+    def __init__(self, config: FlowHeadConfig, backbone: Backbone, spec: Spec, state: int):
+        super().__init__()
+        self.config, self.spec = config, spec
+        self.expert = ActionExpert(config.expert, backbone, spec.chunk, spec.action.dim)
+        self.state = nn.Linear(state, config.expert.width) if state else None
+        self.last_read = (len(self.expert.layers) - 1) * self.expert.stride
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """One chunk."""
+        return (self.spec.chunk, self.spec.action.dim)
+
+    def loss(self, memory: Memory, state: Tensor | None, batch: Batch) -> Tensor:
+        """Return the squared velocity error [B], the mean over `repeat` noises."""
+        count = self.config.repeat
+        memory = (memory.map(Tensor.detach) if self.config.insulate else memory).repeat(count)
+        action = batch["action"].repeat_interleave(count, 0)
+        noise = torch.randn_like(action)
+        time = sample_times(self.config.times, len(action), action.device)
+        x = torch.lerp(noise, action, time[:, None, None])
+        state = state if state is None else state.repeat_interleave(count, 0)
+        error = (self.velocity(memory, state)(x, time) - (action - noise)).square()
+        pad = {"action_is_pad": batch["action_is_pad"].repeat_interleave(count, 0)} if "action_is_pad" in batch else {}
+        return chunk_mean(error, pad).unflatten(0, (-1, count)).mean(1)
+
+    def sample(self, memory: Memory, state: Tensor | None, noise: Tensor, prefix: Tensor | None) -> Tensor:
+        """Return chunks [B,K,A] from `noise` [B,K,A]."""
+        check_prefix(self.spec, prefix)
+        steps, solver = self.config.steps, self.config.solver
+        if prefix is None:
+            return integrate(self.velocity(memory, state), noise, steps, solver)
+        if self.config.prefix.name == "guided":
+            return self._sample_guided(memory, state, noise, prefix)
+
+        def pin(x: Tensor, time: float) -> Tensor:
+            return pin_prefix(x, torch.lerp(noise[:, : prefix.shape[1]], prefix, time))
+
+        return integrate(self.velocity(memory, state), noise, steps, solver, pin)
+
+    def velocity(self, memory: Memory, state: Tensor | None) -> Velocity:
+        """Return the velocity field, a function of (x [B,K,A], time [B])."""
+        extra = None if self.state is None or state is None else self.state(state)
+
+        def evaluate(x: Tensor, time: Tensor) -> Tensor:
+            return self.expert(x, time, memory, extra).float()
+
+        return evaluate
+
+    def blocks(self) -> list[nn.Module]:
+        """Return the expert's layers."""
+        return list(self.expert.layers)
+
+    def _sample_guided(self, memory: Memory, state: Tensor | None, noise: Tensor, prefix: Tensor) -> Tensor:
+        options = self.config.prefix
+        frozen = prefix.shape[1] if options.frozen is None else min(options.frozen, prefix.shape[1])
+        weights = prefix_weights(frozen, prefix.shape[1], self.spec.chunk, noise.device)
+        with torch.inference_mode(False):  # gradients need ordinary tensors
+            memory = memory.map(Tensor.clone)
+            state = state if state is None else state.clone()
+            target = pin_prefix(torch.zeros_like(noise), prefix)
+        guided = guided_velocity(self.velocity(memory, state), target, weights, options.strength)
+        return pin_prefix(integrate(guided, noise, self.config.steps, self.config.solver), prefix[:, :frozen])

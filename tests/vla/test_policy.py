@@ -1,0 +1,178 @@
+"""Every backbone under every head: learns, samples, remembers."""
+
+import pytest
+import torch
+
+FAMILIES = ("smolvlm", "paligemma", "qwen2_5_vl", "qwen3_vl", "florence2", "openvla")
+HEADS = ("flow", "diffusion", "l1", "tokens")
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_head_learns_on_every_backbone(bench, family, head):
+    policy, pipeline, spec = bench.build(bench.config(family, head))
+    assert sum(value.numel() for value in policy.parameters()) < 5e6
+    batch = bench.batch(pipeline, spec)
+    optimizer = torch.optim.AdamW([value for value in policy.parameters() if value.requires_grad], 3e-3)
+    losses = []
+    for _ in range(20):
+        torch.manual_seed(1)  # the same noise, so that the losses compare
+        loss, _ = policy.loss(batch)
+        optimizer.zero_grad()
+        loss.mean().backward()
+        optimizer.step()
+        losses.append(loss.mean().item())
+    assert loss.shape == (4,)
+    assert losses[-1] < 0.8 * losses[0], losses
+    untaught = [name for name, value in policy.named_parameters() if value.requires_grad and value.grad is None]
+    assert untaught == []  # data-parallel training waits for every gradient
+    obs = bench.obs(pipeline, spec)
+    with torch.inference_mode():
+        chunk = policy.eval().sample(obs, bench.noise(policy))
+        raw = pipeline.decode(chunk, pipeline.encode(bench.given(spec))[1])
+    assert chunk.shape == (4, policy.spec.chunk, policy.spec.action.dim)
+    assert raw.shape == (4, 4, 2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_memory_continues_as_if_computed_at_once(bench, family):
+    """Causal attention over the whole equals the second half continued from the memory of the first."""
+    policy, pipeline, spec = bench.build(bench.config(family, "tokens", attention="causal"))
+    tokens = policy.eval().prefix(bench.obs(pipeline, spec))
+    extra = torch.randn(4, 3, policy.backbone.width)
+    with torch.no_grad():
+        whole = policy.backbone.encode(tokens.append(extra, "causal"))
+        first = policy.backbone.encode(tokens)
+        later = tokens.append(extra, "causal")
+        part = type(later)(
+            extra,
+            torch.ones(4, 3, dtype=torch.bool),
+            torch.arange(3),
+            later.positions[..., -3:],
+            later.next,
+            tuple(deep[:, -3:] for deep in later.deep),
+        )
+        continued = policy.backbone.encode(part, first)
+    torch.testing.assert_close(continued.states, whole.states[:, -3:], rtol=0, atol=1e-5)
+    for one, other in zip(continued.keys, whole.keys, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_prefix_cache_equals_recomputation(bench, family):
+    """Flow steps on one memory give what the whole network gives when it starts from pixels at every step."""
+    policy, pipeline, spec = bench.build(bench.config(family))
+    obs, noise = bench.obs(pipeline, spec), bench.noise(policy)
+    with torch.inference_mode():
+        cached = policy.eval().sample(obs, noise)
+        x = noise
+        for step in range(2):
+            time = torch.full((4,), step / 2)
+            x = x + policy.flow_field(obs, 4)(x, time) / 2
+    torch.testing.assert_close(cached, x, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padding_and_company_change_nothing(bench, family):
+    policy, pipeline, spec = bench.build(bench.config(family))
+    obs, noise = bench.obs(pipeline, spec), bench.noise(policy)
+    longer = {**obs, "observation.prompt": torch.nn.functional.pad(obs["observation.prompt"], (0, 5), value=-1)}
+    with torch.inference_mode():
+        chunk = policy.eval().sample(obs, noise)
+        torch.testing.assert_close(policy.sample(longer, noise), chunk, rtol=0, atol=1e-5)
+        single = policy.sample({key: value[1:2] for key, value in obs.items()}, noise[1:2])
+    torch.testing.assert_close(single, chunk[1:2], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pictures_words_and_state_matter(bench, family):
+    policy, pipeline, spec = bench.build(bench.config(family))
+    obs, noise = bench.obs(pipeline, spec), bench.noise(policy)
+    with torch.inference_mode():
+        chunk = policy.eval().sample(obs, noise)
+        for key, value in obs.items():
+            other = policy.sample({**obs, key: value.roll(1, 0)}, noise)
+            assert not torch.allclose(other, chunk, atol=1e-7), key
+
+
+def test_committed_actions_are_kept(bench):
+    for prefix in ("hard", "guided"):
+        head = {**bench.heads["flow"], "prefix": {"name": prefix}}
+        policy, pipeline, spec = bench.build(bench.config(head_options=head))
+        known = torch.randn(4, 2, 2)
+        with torch.inference_mode():
+            chunk = policy.eval().sample(bench.obs(pipeline, spec), bench.noise(policy), known)
+        assert torch.equal(chunk[:, :2], known)
+
+
+def test_history_gives_more_views(bench):
+    for family in ("smolvlm", "qwen3_vl"):
+        policy, pipeline, spec = bench.build(bench.config(family, "l1", history=2))
+        single, _, _ = bench.build(bench.config(family, "l1"))
+        obs = bench.obs(pipeline, spec)
+        tokens = policy.prefix(obs)
+        one = single.prefix({key: v[:, -1:] if v.ndim > 2 else v for key, v in obs.items()})
+        assert tokens.x.shape[1] > one.x.shape[1]
+
+
+def test_checkpointing_changes_no_gradient(bench):
+    gradients = []
+    for on in (False, True):
+        policy, pipeline, spec = bench.build(bench.config("qwen3_vl", tuning={"checkpointing": on}))
+        torch.manual_seed(1)
+        policy.train().loss(bench.batch(pipeline, spec))[0].mean().backward()
+        gradients.append({name: value.grad for name, value in policy.named_parameters() if value.grad is not None})
+    for name, value in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], value, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("options", "learns"),
+    [
+        ({"tuning": {"mode": "frozen"}}, ("state.", "head.")),
+        ({"tuning": {"mode": "lora", "rank": 2}}, ("state.", "head.", "lora_")),
+        ({"tuning": {"vision": False}}, ("state.", "head.", "text_model", "connector")),
+        ({"head_options": {"name": "flow", "insulate": True}, "state": "expert"}, ("head.",)),
+    ],
+)
+def test_what_learns(bench, options, learns):
+    policy, pipeline, spec = bench.build(bench.config(**options))
+    names = [name for name, value in policy.named_parameters() if value.requires_grad]
+    assert names
+    assert [name for name in names if not any(part in name for part in learns)] == []
+    for part in learns:
+        assert any(part in name for name in names), part
+    policy.loss(bench.batch(pipeline, spec))[0].mean().backward()
+    assert [name for name in names if policy.get_parameter(name).grad is None] == []
+
+
+@pytest.mark.parametrize("time", ["concat", "adaln"])
+def test_experts_of_other_structure(bench, time):
+    expert = {"width": 32, "time": time, "cross_every": 2, "causal": True, "depth": 2}
+    policy, pipeline, spec = bench.build(
+        bench.config(head_options={"name": "flow", "expert": expert, "repeat": 3}, state="expert")
+    )
+    loss, _ = policy.loss(bench.batch(pipeline, spec))
+    loss.mean().backward()
+    assert loss.shape == (4,)
+    assert [name for name, v in policy.named_parameters() if v.requires_grad and v.grad is None] == []
+
+
+@pytest.mark.parametrize(
+    "tokenizer", [{"name": "fast", "vocabulary": 64}, {"name": "beast", "points": 4, "vocabulary": 32}]
+)
+def test_other_action_tokens(bench, tokenizer):
+    decoding = "parallel" if tokenizer["name"] == "beast" else "autoregressive"
+    head = {"name": "tokens", "tokenizer": tokenizer, "decoding": decoding}
+    policy, pipeline, spec = bench.build(bench.config(head="tokens", head_options=head))
+    policy.loss(bench.batch(pipeline, spec))[0].mean().backward()
+    with torch.inference_mode():
+        chunk = policy.eval().sample(bench.obs(pipeline, spec), bench.noise(policy))
+        assert pipeline.decode(chunk, pipeline.encode(bench.given(spec))[1]).shape == (4, 4, 2)
+
+
+def test_tokens_decode_to_what_they_were_made_from(bench):
+    _, pipeline, spec = bench.build(bench.config(head="tokens", head_options={"name": "tokens"}, prompt={"length": 24}))
+    given = bench.given(spec, action=True)
+    encoded, trace = pipeline.encode(given)
+    torch.testing.assert_close(pipeline.decode(encoded["action"], trace), given["action"], rtol=0, atol=0.01)
