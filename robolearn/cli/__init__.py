@@ -20,6 +20,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "reproduce": ("robolearn.cli.reproduce:main", "run one published row again: reproduce NAME"),
     "robot": ("robolearn.cli.robot:main", "list, check, teleop, record, rollout, replay on a twin or a ROS 2 arm"),
     "serve": ("robolearn.cli.serve:main", "answer policy clients over a web socket: ckpt=DIR server.port=8000"),
+    "export": ("robolearn.cli.export:main", "write a policy as a static graph: export ckpt=DIR format=onnx"),
     "data": ("robolearn.cli.data:main", "look at, check, convert and edit datasets: data info PATH"),
     "bench": ("robolearn.cli.bench:main", "run a benchmark of this checkout: bench NAME [--quick]"),
     "doctor": ("robolearn.cli.doctor:main", "say what this machine has, what it lacks and what that costs"),
