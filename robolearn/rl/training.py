@@ -28,7 +28,7 @@ from robolearn.metrics import MetricsLog
 from robolearn.provenance import provenance
 from robolearn.registry import resolve
 from robolearn.rl.algorithm import Algorithm, Problem
-from robolearn.rl.collect import REWARDS, Trajectories, Trajectory, demonstrations
+from robolearn.rl.collect import REWARDS, GroupedStarts, Trajectories, Trajectory, demonstrations
 from robolearn.rollout import steps
 from robolearn.seeding import derive_seed
 from robolearn.spec import Spec, require
@@ -47,7 +47,7 @@ __all__ = [
 
 Advance = Callable[[int, str], None]
 
-_FREE = {"steps", "save_every", "keep", "resume"}  # what may differ between a run and its continuation
+_FREE = {"steps", "enough", "save_every", "keep", "resume"}  # what may differ between a run and its continuation
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,24 @@ class LoopConfig:
     steps: int = 50_000  # of the environment, over all rows
     rows: int = 16
     round_episodes: int = 32
+    group: int = 1  # episodes in a row that start alike, for advantages within a group
     reward: str = "sparse"
     select_every: int = 5_000
     select_episodes: int = 100
     select_seed: int = 50_000  # neither collection's seeds nor the final evaluation's
+    enough: float | None = None  # success on the selection seeds that ends the run early
     save_every: int = 20_000
     keep: int = 1
     resume: str | None = None
 
     def __post_init__(self):
-        for name in ("steps", "rows", "round_episodes", "select_every", "select_episodes", "save_every", "keep"):
+        counts = ("steps", "rows", "round_episodes", "group", "select_every", "select_episodes", "save_every", "keep")
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ConfigError(f"rl.{name} is too small.", found=getattr(self, name), expected="1 or more")
+        if self.round_episodes % self.group:
+            found = f"{self.round_episodes} episodes in groups of {self.group}"
+            raise ConfigError("A round holds whole groups.", found=found, do="make rl.round_episodes a multiple")
         if self.reward not in REWARDS:
             raise ConfigError(f"Unknown reward '{self.reward}'.", expected=suggest(self.reward, REWARDS))
 
@@ -212,11 +218,11 @@ class _Run:
         """Run rounds until the steps are spent or a signal came."""
         options, folder = self.config.rl, None
         try:
-            while self.steps < options.steps and not stopped():
+            while not self._over and not stopped():
                 self._round(advance)
                 if self.steps - self.selected >= options.select_every or self.steps >= options.steps:
                     self._select()
-                if self.steps - self.saved >= options.save_every or self.steps >= options.steps or stopped():
+                if self.steps - self.saved >= options.save_every or self._over or stopped():
                     folder = self._save()
         finally:
             self._log.close()
@@ -228,9 +234,14 @@ class _Run:
             best_step=self.best_step,
             minutes=self.minutes,
             demonstrations=self.demonstrations,
-            interrupted=self.steps < options.steps,
+            interrupted=not self._over,
             **{f"{name}_s": round(value, 1) for name, value in self.spent.items()},
         )
+
+    @property
+    def _over(self) -> bool:
+        options = self.config.rl
+        return self.steps >= options.steps or (options.enough is not None and self.best >= options.enough)
 
     @property
     def minutes(self) -> float:
@@ -245,7 +256,8 @@ class _Run:
         found: list[Trajectory] = []
         metrics = _Means()
         mark_s = time.perf_counter()
-        for record in steps(self.env, explorer, episodes, seed):
+        env = self.env if options.group == 1 else GroupedStarts(self.env, options.group, seed)
+        for record in steps(env, explorer, episodes, seed):
             over = trajectories(record)
             for trajectory in over:
                 self.algorithm.observe(trajectory)
@@ -338,7 +350,8 @@ def _problem(config: RLConfig, spec: Spec) -> Problem:
     clone = checkpoint.load(config.ckpt)
     actor = load(config.ckpt)
     require(spec, actor.spec, ("environment", "policy"))
-    return Problem(clone, actor, spec, config.eval, config.rl.steps, config.seed, config.rl.reward == "sparse")
+    sparse = config.rl.reward == "sparse"
+    return Problem(clone, actor, spec, config.eval, config.rl.steps, config.seed, sparse, config.rl.group)
 
 
 def _description(config: RLConfig) -> dict[str, Any]:
