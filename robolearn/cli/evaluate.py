@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from robolearn.actor import load
 from robolearn.cli.arguments import Arguments, parse_arguments
 from robolearn.cli.compose import compose_config, jobs
 from robolearn.cli.film import choose, film
 from robolearn.cli.job import Job, out_folder
+from robolearn.cli.openloop import main as openloop
 from robolearn.cli.show import progress, say, table
 from robolearn.config import parse, to_dict
 from robolearn.contracts import Actor, Controller, VectorEnv
@@ -18,6 +19,7 @@ from robolearn.evaluation import EvalConfig, EvalResult, evaluate
 from robolearn.metrics import read_metrics
 from robolearn.protocol import Protocol, evaluate_protocol
 from robolearn.registry import resolve
+from robolearn.remote import evaluate_on_ray
 from robolearn.report import write_report
 from robolearn.rollout import PolicyController, StepRecord
 
@@ -25,11 +27,12 @@ __all__ = ["EvalJob", "build_env", "evaluate_with_bar", "main", "protocol_rows",
 
 _USAGE = """usage: robolearn eval ckpt=DIR [episodes=N] [env=NAME] [eval.execute=8] [policy.steps=4] [out=DIR] [-m]
        robolearn eval ckpt=DIR protocol=NAME [env=ONE_OF_ITS_TASKS] [out=DIR]
+       robolearn eval openloop ckpt=DIR [data.path=DATASET] [windows=512] [out=DIR]
 
 Runs a checkpoint (or the newest one of a run folder) in closed loop on seeds that training never
 saw. The environment is the one it was trained with unless env= names another. Leaves
 result.json, report.html and videos. Groups: env, eval. `policy.KEY=` overrides options that do not
-change the weights.
+change the weights. backend=ray workers=N shares the episodes out over a Ray cluster.
 
 A protocol fixes tasks, episodes, seeds, horizons and execution, and carries a hash; without env=
 all of its tasks are run. `robolearn list protocols` names them."""
@@ -46,12 +49,17 @@ class EvalJob:
     eval: EvalConfig = field(default_factory=EvalConfig)
     protocol: Protocol | None = None
     policy: Mapping[str, Any] | None = None
+    backend: Literal["local", "ray"] = "local"  # ray: episodes shared out over `workers` processes of a cluster
+    workers: int = 2
     device: str = "cpu"
     out: str | None = None
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Evaluate one checkpoint, or one per value of a sweep."""
+    """Evaluate one checkpoint, or one per value of a sweep; "openloop" is a verb of its own below."""
+    if arguments and arguments[0] == "openloop":
+        openloop(arguments[1:])
+        return
     given = parse_arguments(arguments, _USAGE)
     for number, single in enumerate(jobs(given)):
         _run(single, f"{number:03d}" if given.multirun else "")
@@ -72,6 +80,8 @@ def _run(given: Arguments, number: str) -> None:
     with job.stage("evaluation"):
         if config.protocol is not None:
             result = _protocol_with_bar(actor, config.protocol, config.eval.num_envs)
+        elif config.backend == "ray":
+            result = evaluate_on_ray(config.ckpt, envs[""], config.eval, workers=config.workers, policy=config.policy)
         else:
             result = evaluate_with_bar(actor, envs[""], config.eval)
     with job.stage("video"):

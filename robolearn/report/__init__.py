@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from robolearn.report.charts import curves, interval, shares, strip
+from robolearn.report.charts import curves, interval, lines, shares, strip
 
 __all__ = ["write_report"]
 
@@ -43,6 +43,7 @@ def write_report(
     sections = [
         _cards(result),
         _protocol(result.get("protocol"), result.get("tasks", {})),
+        _openloop(result.get("openloop")),
         _episodes(result.get("outcomes", ())),
         _comparison(result.get("baselines", {})),
         _columns(_learning(metrics), _times(result.get("wall_s", {}))),
@@ -153,6 +154,27 @@ def _protocol(protocol: Any, tasks: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     columns = ("task", "success", "95 % interval", "score", "", "resets here, and the peer's")
     return _section("Protocol", _table(("", ""), rules)) + _section("Tasks", _table(columns, rows))
+
+
+def _openloop(found: Any) -> str:
+    """Errors by action entry and step ahead, and a few chunks: demonstrated, then predicted."""
+    if not isinstance(found, Mapping):
+        return ""
+    rows = [
+        (
+            f"<code>{escape(name)}</code>",
+            f"{sum(error) / len(error):.4g}",
+            f"{sum(found['spread'][name]) / len(error):.4g}",
+            lines({"error": error, "spread": found["spread"][name]}),
+            "".join(lines({"shown": shown[name], "said": said[name]}, 240) for shown, said in found["examples"]),
+        )
+        for name, error in found["error"].items()
+    ]
+    who = "held-out episodes" if found["held_out"] else "episodes that it was trained on: none was held out"
+    words = f"{found['windows']} windows of {who}; mean error {found['relative_error']:.1%} of the spread"
+    key = '<span class="key c0"></span>error, demonstrated &nbsp; <span class="key c1"></span>spread, predicted'
+    columns = ("action", "mean error", "spread of the demonstrations", "by step ahead", "examples")
+    return _section("Open loop", f"<p>{words}</p>{_table(columns, rows)}<p class='small soft'>{key}</p>")
 
 
 def _reset_words(resets: Mapping[str, Any]) -> str:

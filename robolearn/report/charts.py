@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from math import ceil, floor, isfinite, log10
 
-__all__ = ["curves", "interval", "shares", "strip"]
+__all__ = ["curves", "interval", "lines", "shares", "strip"]
 
 _COLOURS = 4  # classes c0 … c3 of the style sheet
 
@@ -66,6 +66,30 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]], width: int = 520
         drawn.append(f'<polyline class="curve {colour}" points="{line}"/>')
         drawn.append(f'<rect class="{colour}" x="{right - 12}" y="{top + 18 * i}" width="10" height="10" rx="2"/>')
         drawn.append(f'<text x="{right - 18}" y="{top + 9 + 18 * i}" text-anchor="end">{escape(name)}</text>')
+    return f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img">{"".join(drawn)}</svg>'
+
+
+def lines(series: Mapping[str, Sequence[float]], width: int = 330, height: int = 150) -> str:
+    """Draw curves over steps 0, 1, … on a linear axis; values that are not finite leave a gap at the end."""
+    kept = {name: [value for value in values if isfinite(value)] for name, values in series.items()}
+    every = [value for values in kept.values() for value in values]
+    if not every:
+        return '<p class="soft">Nothing was recorded.</p>'
+    left, right, top, bottom = 52, width - 8, 8, height - 20
+    low, high, longest = min(every), max(every), max(map(len, kept.values()))
+    span = max(high - low, 1e-9)
+    drawn = []
+    for mark in (low, (low + high) / 2, high):
+        y = bottom - (mark - low) / span * (bottom - top)
+        drawn.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        drawn.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{mark:.3g}</text>')
+    for i, values in enumerate(kept.values()):
+        across = [left + step / max(longest - 1, 1) * (right - left) for step in range(len(values))]
+        up = [bottom - (value - low) / span * (bottom - top) for value in values]
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, up, strict=True))
+        drawn.append(f'<polyline class="curve c{i % _COLOURS}" points="{points}"/>')
+    drawn.append(f'<text x="{left}" y="{height - 4}">0</text>')
+    drawn.append(f'<text x="{right}" y="{height - 4}" text-anchor="end">step {longest - 1}</text>')
     return f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img">{"".join(drawn)}</svg>'
 
 
