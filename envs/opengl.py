@@ -40,7 +40,7 @@ class OpenGLOptions:
     max_faces: int | None = None
     max_width: int = 640
     max_height: int = 480
-    answer_s: float = 5.0
+    answer_s: float = 4.0
     start_s: float = 120.0
 
     @classmethod
