@@ -58,9 +58,12 @@ class PolicyActor:
             batch["action"] = torch.as_tensor(np.asarray(prefix), dtype=torch.float32)
         return self._in_microbatches(self._sample, batch, noise, (self.spec.chunk, self.spec.action.dim))
 
-    def encode(self, obs: Observations) -> Batch:
-        """Return histories [n,T,…] as the policy is given them: normalised, on its device."""
-        return self._encode(_batch(obs, self.spec))[0]
+    def encode(self, obs: Observations, beside: Batch | None = None) -> Batch:
+        """Return histories [n,T,…] as the policy is given them: normalised, on its device.
+
+        `beside` may hold raw chunks "action" [n,K,A] and their "action_is_pad" [n,K], as in training.
+        """
+        return self._encode(_batch(obs, self.spec) | (beside or {}))[0]
 
     def _in_microbatches(self, run: Run, batch: Batch, beside: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Return `run(rows of batch, rows of beside)` for all rows, float32 [n,*shape]."""

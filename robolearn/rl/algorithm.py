@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robolearn.actor import PolicyActor
 from robolearn.checkpoint import Checkpoint
-from robolearn.contracts import Observations
+from robolearn.contracts import Batch, Observations
 from robolearn.errors import EnvError
 from robolearn.evaluation import EvalConfig
 from robolearn.rl.collect import Explorer, Trajectory
@@ -32,6 +32,7 @@ class Problem:
     steps: int  # environment steps to spend
     seed: int
     sparse: bool  # rewards are 0, and 1 with success: returns lie in [0, 1]
+    group: int = 1  # episodes in a row that start alike
 
     @property
     def inner(self) -> Spec:
@@ -65,6 +66,12 @@ class Problem:
         """Return the normalised state [n,D] that ends histories [n,T,…]."""
         with torch.inference_mode():
             return flat_state(self.actor.encode(window), self.inner).cpu().numpy()
+
+    def batch(self, window: Observations, chunk: np.ndarray, pad: np.ndarray) -> Batch:
+        """Return histories [n,T,…] and raw chunks [n,K,A], of which `pad` [n,K] is padding, as in training."""
+        actions = {"action": torch.as_tensor(chunk, dtype=torch.float32), "action_is_pad": torch.as_tensor(pad)}
+        with torch.no_grad():
+            return self.actor.encode(window, actions)
 
 
 class Algorithm(Protocol):

@@ -1,17 +1,17 @@
 """Whole episodes for learning, out of the one rollout loop or out of recorded data."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from robolearn.contracts import Controller, EpisodeSource, Observations
+from robolearn.contracts import Controller, EpisodeSource, Observations, VectorEnv
 from robolearn.errors import DataError
-from robolearn.rollout import StepRecord
+from robolearn.rollout import StepRecord, episode_seed
 from robolearn.spec import Spec
 
-__all__ = ["REWARDS", "Explorer", "Notes", "Reward", "Trajectories", "Trajectory", "demonstrations"]
+__all__ = ["REWARDS", "Explorer", "GroupedStarts", "Notes", "Reward", "Trajectories", "Trajectory", "demonstrations"]
 
 Notes = dict[str, np.ndarray]
 
@@ -86,6 +86,34 @@ class Trajectories:
         success = bool(record.success[row])
         final = self._explorer.outlook(np.array([row]), record.next_obs)
         return _trajectory(steps, final, bool(record.terminated[row]) or success, success, int(record.episode[row]))
+
+
+class GroupedStarts:
+    """A `contracts.VectorEnv` in which `group` episodes in a row start alike: as the one numbered episode // group."""
+
+    def __init__(self, env: VectorEnv, group: int, seed: int):
+        self._env, self._group, self._seed = env, group, seed
+        self.spec, self.num_envs, self.max_episode_steps = env.spec, env.num_envs, env.max_episode_steps
+
+    def reset(
+        self, *, seed: Sequence[int | None] | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[Observations, dict[str, Any]]:
+        told = dict(options or {})
+        number = np.asarray(told["episode"]) // self._group
+        seeds = [
+            episode_seed(self._seed, int(start)) if fresh else None
+            for start, fresh in zip(number, told["reset_mask"], strict=True)
+        ]
+        return self._env.reset(seed=seeds, options=told | {"episode": number})
+
+    def step(self, actions: np.ndarray) -> tuple[Observations, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        return self._env.step(actions)
+
+    def render(self, row: int = 0) -> np.ndarray:
+        return self._env.render(row)
+
+    def close(self) -> None:
+        self._env.close()
 
 
 def demonstrations(
