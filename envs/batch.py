@@ -19,7 +19,7 @@ from robolearn.envs.base import COUNTERS, RowsEnv, ran_away
 from robolearn.envs.expert import ScriptedExpert
 from robolearn.envs.ik import home_joints, joint_targets, tool_yaw
 from robolearn.envs.images import Cameras
-from robolearn.envs.perturb import Perturbations
+from robolearn.envs.perturb import RAD_PER_M, Commands, Perturbations
 from robolearn.envs.task import Row, Task, View
 from robolearn.seeding import generator
 from robolearn.spec import ActionSpec, Feature, Spec
@@ -27,8 +27,6 @@ from robolearn.spec import ActionSpec, Feature, Spec
 __all__ = ["BatchEnv", "BatchOptions", "Snapshot"]
 
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
-_NOISE_MEMORY, _NOISE_GAIN = 0.8, 0.6  # first-order low pass with unit standard deviation
-_NOISE_RAD_PER_M = 6.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,6 @@ class BatchOptions:
     cameras: tuple[str, ...] = ()
     image_px: int = 96
     renderer: str = "auto"
-    execution_noise_m: float = 0.0  # smooth noise on what the arm is told; the action stays as given
     perturb: Mapping[str, int] = field(default_factory=dict)  # axis → level, see `perturb.AXES`
     max_steps: int | None = None  # None: the task's
     threads: int = 0  # 0: one per core
@@ -180,7 +177,7 @@ class BatchEnv(RowsEnv):
 
     def _command(self, rows: np.ndarray, actions: np.ndarray) -> None:
         """Turn tool targets into joint targets; `actions` are those of `rows`."""
-        executed = self._delayed(rows, actions) + self._execution_noise(rows)
+        executed = self._commands.arriving(rows, actions)
         for index, arm in enumerate(self._arms):
             target = executed[:, 5 * index : 5 * index + 5]
             self._ctrl[rows, index, : arm.size] = joint_targets(
@@ -194,24 +191,6 @@ class BatchEnv(RowsEnv):
             )
             grip = np.where(target[:, 4:] > 0, arm.closed, arm.open_)
             self._ctrl[rows, index, arm.size : arm.size + grip.shape[1]] = grip
-
-    def _execution_noise(self, rows: np.ndarray) -> np.ndarray:
-        noise_m = max(self.options.execution_noise_m, self.perturb.size("control_noise"))
-        if noise_m == 0.0:
-            return np.zeros((len(rows), len(self._low)))
-        for row in rows:
-            fresh = self._random[row].standard_normal(len(self._low))
-            self._noise[row] = _NOISE_MEMORY * self._noise[row] + _NOISE_GAIN * fresh
-        scale = noise_m * np.array([1.0, 1.0, 1.0, _NOISE_RAD_PER_M, 0.0])
-        return self._noise[rows] * np.tile(scale, len(self._arms))
-
-    def _delayed(self, rows: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """Return the actions asked for `latency` steps ago."""
-        if not self._queue.shape[1]:
-            return actions
-        due = self._queue[rows, 0].copy()
-        self._queue[rows] = np.concatenate([self._queue[rows, 1:], actions[:, None]], 1)
-        return due
 
     def _shake(self, rows: np.ndarray) -> None:
         """Draw the observation noise of `rows`, once per step."""
@@ -278,9 +257,10 @@ class BatchEnv(RowsEnv):
         )
         self._jacobian = np.zeros((arms, count, 6, model.nv))
         self._ctrl = np.zeros((count, arms, max(len(arm.actuators) for arm in self._arms)))
-        self._noise = np.zeros((count, len(self._low)))
+        scale = np.tile([1.0, 1.0, 1.0, RAD_PER_M, 0.0], arms)
+        self._commands = Commands(self.perturb, count, scale)
+        self._noise, self._queue = self._commands.noise, self._commands.queue
         self._held, self._look = np.zeros(count, np.int64), np.full(count, -1)
-        self._queue = np.zeros((count, int(self.perturb.size("latency")), len(self._low)))
         seen = sum(feature.shape[0] for feature in self.spec.observations.values() if feature.kind == "signal")
         noisy = seen if self.perturb.size("observation_noise") else 0
         self._jitter = np.zeros((count, noisy), np.float32)
@@ -304,13 +284,14 @@ class BatchEnv(RowsEnv):
         self.task.reset(Row(self.model, data, self.perturb.widen(random), mine))
         self.perturb.place_distractors(row, self.model, data)
         mujoco.mj_forward(self._models[row], data)
-        self._held[row], self._noise[row] = 0, 0.0
+        self._held[row] = 0
         self._gather(row)
         view = self._view
         still = np.concatenate(
             [view.tool_m[row], view.yaw_rad[row, :, None], np.full_like(view.width_m[row, :, None], -1)], 1
         )
-        self._queue[row], self._look[row] = still.ravel(), self.perturb.look(row)
+        self._commands.begin(row, still.ravel())
+        self._look[row] = self.perturb.look(row)
         self._shake(np.array([row]))
 
     def _render_rows(self, rows: np.ndarray) -> None:

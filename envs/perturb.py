@@ -4,7 +4,7 @@ Level 0 changes nothing; levels 1 to 3 look up a magnitude. The unperturbed draw
 they are, so that a level can be compared with the same episodes without it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +15,12 @@ from robolearn.envs.scene import TABLE_M, add_box, allow_contact, gripper_geoms
 from robolearn.errors import ConfigError, suggest
 from robolearn.seeding import generator
 
-__all__ = ["AXES", "Axis", "Perturbations", "check_levels"]
+__all__ = ["AXES", "Axis", "Commands", "Perturbations", "check_levels"]
 
 LOOKS = 8  # how many looks a visual axis has; an episode's seed picks one
+RAD_PER_M = 6.0  # noise on an angle where there is noise on a length
 _FREE = mujoco.mjtJoint.mjJNT_FREE
+_MEMORY, _GAIN = 0.8, 0.6  # first-order low pass with unit standard deviation
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,12 @@ _SYNONYMS = (
 _COLOURS = ((0.55, 0.25, 0.65), (0.9, 0.5, 0.1), (0.1, 0.6, 0.6), (0.5, 0.5, 0.5))
 
 
-def check_levels(levels: Mapping[str, int]) -> None:
-    """Raise `ConfigError` for an unknown axis or level."""
+def check_levels(levels: Mapping[str, int], possible: Iterable[str] = AXES) -> None:
+    """Raise `ConfigError` for an unknown axis or level, or one that is not `possible` here."""
     for axis, level in levels.items():
+        if axis in AXES and axis not in possible:
+            expected = ", ".join(possible)
+            raise ConfigError(f"Perturbation '{axis}' does not exist for this task.", found=axis, expected=expected)
         if axis not in AXES:
             raise ConfigError(f"Unknown perturbation '{axis}'.", expected=suggest(axis, AXES))
         if level not in (0, 1, 2, 3):
@@ -148,6 +153,11 @@ class Perturbations:
         return places[clear[0] if len(clear) else away.argmax()]
 
     # ------------------------------------------------------------ physics
+
+    def draw_physics(self, row: int) -> None:
+        """Draw a row's factors of friction and object mass, for a model that somebody else changes by them."""
+        self._factor(row, "friction")
+        self._factor(row, "object_mass")
 
     def row_model(self, row: int, model: mujoco.MjModel, own: mujoco.MjModel) -> None:
         """Write the row's physical parameters into `own`, a copy of `model` that may hold an older episode's."""
@@ -241,6 +251,37 @@ class Perturbations:
         if rewrites in (1, 3):
             instruction = _FRAMES[int(self.drawn[row]["paraphrase"])].format(instruction)
         return instruction
+
+
+class Commands:
+    """Actions on their way to the arm: late by `latency`, shaken by `control_noise`.
+
+    `scale` [A] is the noise of every action entry per metre of the axis; `noise` [E,A] and `queue`
+    [E,steps,A] are changed in place and belong to a row's snapshot.
+    """
+
+    def __init__(self, perturb: Perturbations, rows: int, scale: np.ndarray):
+        self._perturb, self._scale = perturb, np.asarray(scale, float)
+        self.noise = np.zeros((rows, len(self._scale)))
+        self.queue = np.zeros((rows, int(perturb.size("latency")), len(self._scale)))
+
+    def begin(self, row: int, still: np.ndarray) -> None:
+        """Start a row's episode; until the first action arrives it is told to stay as `still` [A]."""
+        self.noise[row], self.queue[row] = 0.0, still
+
+    def arriving(self, rows: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Return what the arms of `rows` are told this step, when `actions` were given."""
+        if self.queue.shape[1]:
+            due = self.queue[rows, 0].copy()
+            self.queue[rows] = np.concatenate([self.queue[rows, 1:], actions[:, None]], 1)
+            actions = due
+        size_m = self._perturb.size("control_noise")
+        if size_m == 0.0:
+            return actions
+        for row in rows:
+            fresh = self._perturb.random[row].standard_normal(len(self._scale))
+            self.noise[row] = _MEMORY * self.noise[row] + _GAIN * fresh
+        return actions + size_m * self._scale * self.noise[rows]
 
 
 class _Wide:

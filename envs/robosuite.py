@@ -1,5 +1,6 @@
 """robosuite's tasks by name: `robosuite/Lift`, `robosuite/PickPlaceCan`, …"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ class RobosuiteConfig:
     reward: Literal["sparse", "dense"] = "sparse"
     raw: bool = False  # robosuite's own observation keys too
     stop_on_success: bool = True
+    perturb: Mapping[str, int] = field(default_factory=dict)  # axis → level 0 to 3
     max_steps: int = 400
     threads: int = 0
     compiled: bool = True
@@ -49,6 +51,7 @@ class RobosuiteConfig:
             threads=self.threads,
             compiled=self.compiled,
             lean=self.fidelity == "lean",
+            perturb=self.perturb,
         )
         controller = self.controller and {**self.controller_options, "type": self.controller}
         export = export_task(task, self.robots, controller)

@@ -44,7 +44,6 @@ class TaskConfig:
     cameras: tuple[str, ...] = ()
     image_px: int = 96
     renderer: str = "auto"
-    execution_noise_m: float = 0.0
     perturb: Mapping[str, int] = field(default_factory=dict)  # axis → level 0 to 3
     max_steps: int | None = None
     threads: int = 0
@@ -61,7 +60,6 @@ class TaskConfig:
             cameras=self.cameras,
             image_px=self.image_px,
             renderer=self.renderer,
-            execution_noise_m=self.execution_noise_m,
             perturb=self.perturb,
             max_steps=self.max_steps,
             threads=self.threads,

@@ -42,11 +42,19 @@ class Engine:
     Python bindings, row by row; both agree to about 1e-12.
     """
 
-    def __init__(self, export: Export, terms: Terms, num_envs: int, threads: int = 0, compiled: bool = True):
+    def __init__(
+        self,
+        export: Export,
+        terms: Terms,
+        num_envs: int,
+        threads: int = 0,
+        compiled: bool = True,
+        own_models: bool = False,
+    ):
         self.export, self.terms, self.num_envs, self.compiled = export, terms, num_envs, compiled
         self.model = self.load()
         self.data = [mujoco.MjData(self.model) for _ in range(num_envs)]
-        self.rows = [RowModel(self.model) if terms.sizes else None for _ in range(num_envs)]
+        self.rows = [RowModel(self.model) if terms.sizes or own_models else None for _ in range(num_envs)]
         self.substeps = int((1.0 / export.control_hz) / self.model.opt.timestep)
         self.plan = make_plan(export, self.model)
         self.record, self.index = _make_record(export, terms, self.model)

@@ -1,7 +1,7 @@
 """robosuite's tasks as a batched environment: the peer's rules, the compiled loop's speed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import mujoco
@@ -15,13 +15,23 @@ from robolearn.envs.exact.lean import LeanEngine
 from robolearn.envs.exact.placement import BoxSizer, draw_joints, place
 from robolearn.envs.exact.rows import COUNTERS, RowsEnv, ran_away
 from robolearn.envs.exact.terms import Raw, Terms, View, proprioception
+from robolearn.envs.perturb import RAD_PER_M, Commands, Perturbations, check_levels
 from robolearn.errors import EnvError
 from robolearn.seeding import generator
 from robolearn.spec import ActionKind, ActionSpec, Feature, Spec
 
-__all__ = ["ExactEnv", "ExactOptions", "Snapshot"]
+__all__ = ["PERTURBED", "ExactEnv", "ExactOptions", "Snapshot"]
 
 _REACH_M, _TURN_RAD = 3.0, 6.3  # bounds of absolute goals
+PERTURBED = (
+    "control_noise",
+    "friction",
+    "latency",
+    "object_mass",
+    "object_pose",
+    "observation_noise",
+    "paraphrase",
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,7 @@ class ExactOptions:
     threads: int = 0  # 0: one per core
     compiled: bool = True  # machine code; otherwise numpy
     lean: bool = False  # the fast model instead of robosuite's own
+    perturb: Mapping[str, int] = field(default_factory=dict)  # axis → level, of `PERTURBED`
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,7 @@ class Snapshot:
     memory: dict[str, np.ndarray]
     counters: dict[str, Any]
     random: Mapping[str, Any]
+    perturbed: tuple[Mapping[str, Any], dict[str, float]]  # generator, what was drawn
 
 
 class ExactEnv(RowsEnv):
@@ -55,12 +67,17 @@ class ExactEnv(RowsEnv):
         self.options = options or ExactOptions()
         super().__init__(num_envs, self.options.max_steps, self.options.stop_on_success)
         self.export, self.terms = export, terms
-        self.engine = _engine(export, terms, num_envs, self.options)
+        check_levels(self.options.perturb, PERTURBED)
+        self.perturb = Perturbations(self.options.perturb, num_envs)
+        self.engine = _engine(export, terms, num_envs, self.options, self.perturb.physical)
         self.model = self.engine.model
         self.sizes = {body: np.tile(low, (num_envs, 1)) for body, low, _ in terms.sizes}
         self._sizers = {body: BoxSizer(export, self.model, body, high) for body, _, high in terms.sizes}
         self._allocate()
         self.declare(self._make_spec())
+        self._commands = Commands(self.perturb, num_envs, _noise_scale(export))
+        self._objects = _object_bodies(export, self.model)
+        self._jitter = {key: np.zeros_like(value) for key, value in self._last.items()}
 
     def close_extras(self, **kwargs: Any) -> None:
         self.engine.close()
@@ -89,12 +106,15 @@ class ExactEnv(RowsEnv):
             {name: value[row].copy() for name, value in self._memory().items()},
             {name: getattr(self, name)[row].copy() for name in COUNTERS},
             self._random[row].bit_generator.state,
+            (self.perturb.random[row].bit_generator.state, dict(self.perturb.drawn[row])),
         )
 
     def restore(self, row: int, snapshot: Snapshot) -> None:
         """Bring a row back to where a snapshot was taken, of any row of any such environment."""
         for name, value in snapshot.memory.items():
             self._memory()[name][row] = value
+        self.perturb.random[row] = generator(0)
+        self.perturb.random[row].bit_generator.state, self.perturb.drawn[row] = snapshot.perturbed
         self.resize(row)
         self.engine.set_state(row, snapshot.state)
         self.engine.state[row] = snapshot.controller
@@ -112,6 +132,9 @@ class ExactEnv(RowsEnv):
         for row in rows:
             random, data = self._random[row], self.engine.data[row]
             mujoco.mj_resetData(self.model, data)
+            self.perturb.begin(row, self._seed[row])
+            self.perturb.draw_physics(row)
+            self._commands.begin(row, np.zeros(self.export.action_dim))
             for body, low, high in self.terms.sizes:
                 self.sizes[body][row] = random.uniform(low, high)
             self.resize(row)
@@ -122,7 +145,7 @@ class ExactEnv(RowsEnv):
                 if arm.grip_home:
                     data.qpos[list(arm.grip_qpos)] = arm.grip_home
             sizes = {body: value[row] for body, value in self.sizes.items()}
-            for joint, pose in place(self.export, random, sizes, self.terms.absent).items():
+            for joint, pose in place(self.export, self.perturb.widen(random), sizes, self.terms.absent).items():
                 start = self.model.joint(joint).qposadr[0]
                 data.qpos[start : start + 7] = pose
             self.engine.forward(row)
@@ -131,7 +154,7 @@ class ExactEnv(RowsEnv):
         self.sense(rows)
 
     def advance(self, rows: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        self.engine.actions[rows] = actions
+        self.engine.actions[rows] = np.clip(self._commands.arriving(rows, actions), self._low, self._high)
         self.engine.step(rows)
         self._view.fresh[rows] = False
         self.sense(rows)
@@ -150,32 +173,50 @@ class ExactEnv(RowsEnv):
             self._last[key][rows] = value[rows]
         for name, value in remembered.items():
             self._view.memory[name][others] = value[others]
+        if self.perturb.size("observation_noise"):
+            for row in rows:
+                for value in self._jitter.values():
+                    value[row] = self.perturb.jitter(row, value.shape[1:])
+
+    def info(self) -> dict[str, Any]:
+        if not self.options.perturb:
+            return super().info()
+        return super().info() | {"perturbation": [dict(drawn) for drawn in self.perturb.drawn]}
 
     def observe(self) -> Observations:
         obs: Observations = {
             "observation.state": self._joined(self._state_keys),
             "observation.environment_state": self._joined(self._object_keys),
-            "task": np.full(self.num_envs, self.terms.instruction),
+            "task": np.array([self.perturb.say(row, self.terms.instruction) for row in range(self.num_envs)]),
         }
         if self.options.raw:
             obs |= {key: value.copy() for key, value in self._last.items()}
         return obs
 
     def resize(self, row: int) -> None:
-        """Give a row's objects their `sizes`."""
-        model = self.engine.rows[row]
-        if model is not None:
-            for body, sizer in self._sizers.items():
-                sizer.apply(model, self.sizes[body][row])
+        """Give a row's objects their `sizes`, and what a perturbation made of mass and friction."""
+        model, drawn = self.engine.rows[row], self.perturb.drawn[row]
+        if model is None:
+            return
+        for body, sizer in self._sizers.items():
+            sizer.apply(model, self.sizes[body][row])
+        if self.perturb.physical:
+            model.own("geom_friction")[:] = self.model.geom_friction * drawn.get("friction", 1.0)
+            for name in ("body_mass", "body_inertia"):
+                plain = model.own(name) if self._sizers else getattr(self.model, name)
+                model.own(name)[self._objects] = plain[self._objects] * drawn.get("object_mass", 1.0)
 
     # ------------------------------------------------------------ set-up
 
     def _joined(self, keys: tuple[str, ...]) -> np.ndarray:
-        parts = [self._last[key].reshape(self.num_envs, -1) for key in keys]
+        parts = [(self._last[key] + self._jitter[key]).reshape(self.num_envs, -1) for key in keys]
         return np.concatenate(parts, 1).astype(np.float32)
 
     def _memory(self) -> dict[str, np.ndarray]:
-        return self._view.memory | {f"size:{body}": value for body, value in self.sizes.items()} | self._last
+        sizes = {f"size:{body}": value for body, value in self.sizes.items()}
+        noise = {f"noise:{key}": value for key, value in self._jitter.items()}
+        commands = {"commands:noise": self._commands.noise, "commands:queue": self._commands.queue}
+        return self._view.memory | sizes | self._last | noise | commands
 
     def _allocate(self) -> None:
         count, engine = self.num_envs, self.engine
@@ -209,12 +250,31 @@ class ExactEnv(RowsEnv):
         )
 
 
-def _engine(export: Export, terms: Terms, num_envs: int, options: ExactOptions) -> Engine:
+def _noise_scale(export: Export) -> np.ndarray:
+    """Return the noise of every action entry for a noise of 1 m, by what the controller makes of an action."""
+    scale = np.zeros(export.action_dim)
+    for arm in export.arms:
+        first, size, _ = arm.action
+        metres = np.arange(size) < (3 if "OSC" in arm.kind else 0)
+        per_unit = np.ones(size)
+        if not arm.absolute:
+            per_unit = np.subtract(arm.out_high, arm.out_low)[:size] / np.subtract(arm.high, arm.low)[:size]
+        scale[first : first + size] = np.where(metres, 1.0, RAD_PER_M) / per_unit
+    return scale
+
+
+def _object_bodies(export: Export, model: mujoco.MjModel) -> np.ndarray:
+    """Return the numbers of the bodies that resets place, and of what is fixed to them."""
+    roots = [model.body(item.body).rootid[0] for sampler in export.samplers for item in sampler.items if item.joint]
+    return np.flatnonzero(np.isin(model.body_rootid, roots))
+
+
+def _engine(export: Export, terms: Terms, num_envs: int, options: ExactOptions, own_models: bool) -> Engine:
     if not options.lean:
-        return Engine(export, terms, num_envs, options.threads, options.compiled)
+        return Engine(export, terms, num_envs, options.threads, options.compiled, own_models)
     if not options.compiled:
         raise EnvError("The lean fidelity is compiled only.", do="set compiled=true or fidelity=exact")
-    return LeanEngine(export, terms, num_envs, options.threads)
+    return LeanEngine(export, terms, num_envs, options.threads, own_models)
 
 
 def _action_spec(export: Export) -> ActionSpec:

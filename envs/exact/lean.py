@@ -26,11 +26,11 @@ _GRIPPER, _OBJECT = 1, 2  # collision bits: grippers and objects meet everything
 class LeanEngine(Engine):
     """An `Engine` over `lean_model`; delta pose actions only, compiled only."""
 
-    def __init__(self, export: Export, terms: Terms, num_envs: int, threads: int = 0):
+    def __init__(self, export: Export, terms: Terms, num_envs: int, threads: int = 0, own_models: bool = False):
         for arm in export.arms:
             if arm.kind not in _KINDS or arm.absolute or arm.world:
                 raise EnvError("The lean fidelity has delta pose actions only.", found=arm.kind, expected=_KINDS)
-        super().__init__(export, terms, num_envs, threads)
+        super().__init__(export, terms, num_envs, threads, own_models=own_models)
 
     def load(self) -> mujoco.MjModel:
         return lean_model(self.export, self.terms)

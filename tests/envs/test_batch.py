@@ -34,7 +34,7 @@ def test_bit_identical_for_any_number_of_threads_and_rows():
 
 
 def test_snapshot_resumes_in_another_row_bit_for_bit():
-    env = make_env("pick_place", 2, {"execution_noise_m": 0.005})
+    env = make_env("pick_place", 2, {"perturb": {"control_noise": 2}})
     env.reset(seed=[3, 4])
     expert = ExpertController(env.expert(), 0)
     expert.begin(np.arange(2), np.arange(2), {})
@@ -43,7 +43,7 @@ def test_snapshot_resumes_in_another_row_bit_for_bit():
     saved, low = env.snapshot(0), np.array(env.spec.action.low)
     actions = [generator(step).uniform(low, env.spec.action.high) for step in range(10)]
     first = [env.step(np.stack([action, action]))[0]["observation.environment_state"][0] for action in actions]
-    other = make_env("pick_place", 3, {"execution_noise_m": 0.005})
+    other = make_env("pick_place", 3, {"perturb": {"control_noise": 2}})
     other.reset(seed=[7, 8, 9])
     other.restore(2, saved)
     second = [other.step(np.tile(action, (3, 1)))[0]["observation.environment_state"][2] for action in actions]
@@ -63,8 +63,8 @@ def test_physics_that_runs_away_ends_as_diverged():
     assert np.isfinite(reward).all()
 
 
-def test_execution_noise_moves_the_arm_but_not_the_action():
-    clean, noisy = (make_env("pick_place", 1, {"execution_noise_m": noise}) for noise in (0.0, 0.01))
+def test_control_noise_moves_the_arm_but_not_the_action():
+    clean, noisy = (make_env("pick_place", 1, {"perturb": {"control_noise": level}}) for level in (0, 3))
     hold = np.array([[0.0, 0.0, 1.0, 0.0, -1.0]])
     states = []
     for env in (clean, noisy):
@@ -86,8 +86,8 @@ def test_it_needs_a_reset_first_and_a_mask_of_the_right_kind():
         make_env("pick_place", 1, {"renderer": "drawin"})
     with pytest.raises(EnvError, match="did you mean 'wrist'"):
         make_env("pick_place", 1, {"cameras": ["wirst"], "renderer": "drawing"}).reset(seed=[1])
-    with pytest.raises(ConfigError, match="did you mean 'execution_noise_m'"):
-        make_env("pick_place", 1, {"execution_noise": 0.1})
+    with pytest.raises(ConfigError, match="did you mean 'max_steps'"):
+        make_env("pick_place", 1, {"max_step": 3})
 
 
 def test_image_observations_show_the_row():

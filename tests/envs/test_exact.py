@@ -11,6 +11,7 @@ from robolearn.envs.exact.export import export_task, open_peer
 from robolearn.envs.exact.layout import DATA_FIELDS, RowModel, layout
 from robolearn.envs.exact.peer import adopt, observations, reset_peer
 from robolearn.errors import ConfigError, EnvError
+from robolearn.rollout import ExpertController, rollout
 from robolearn.seeding import generator
 
 TASKS = ("Lift", "PickPlaceCan", "NutAssemblySquare")
@@ -265,3 +266,24 @@ def test_unknown_names_have_suggestions():
         make_env("robosuite/Lift", 1, {"controller": "OSC_POSSE"})
     with pytest.raises(ConfigError, match="controller's name"):
         make_env("robosuite/Lift", 1, {"controller_options": {"kp": 10}})
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_experts_succeed_as_often_on_the_lean_model(task):
+    check_agreement(task, episodes=24, points=0.13)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("task", TASKS)
+def test_lean_and_exact_agree_within_five_points_over_two_hundred_episodes(task):
+    check_agreement(task, episodes=200, points=0.05)
+
+
+def check_agreement(task, episodes, points):
+    rates = []
+    for fidelity in ("exact", "lean"):
+        env = build(task, 24, stop_on_success=True, fidelity=fidelity)
+        outcomes = rollout(env, ExpertController(env.expert(), 7), range(episodes), 7)
+        rates.append(sum(outcome.success for outcome in outcomes) / episodes)
+        env.close()
+    assert abs(rates[0] - rates[1]) <= points, rates

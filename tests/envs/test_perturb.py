@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from robolearn.api import make_env
+from robolearn.envs.exact.env import PERTURBED
 from robolearn.envs.perturb import AXES
 from robolearn.errors import ConfigError
 from robolearn.testing import check_env
@@ -116,3 +117,81 @@ def test_unknown_axes_and_levels_are_refused():
         perturbed({"frictions": 1})
     with pytest.raises(ConfigError, match="no such level"):
         perturbed({"friction": 4})
+
+
+# ---------------------------------------------------------------- robosuite's tasks
+
+
+def robosuite(levels, rows=2, task="Lift", **options):
+    return make_env(f"robosuite/{task}", rows, {"perturb": levels, **options})
+
+
+def test_robosuites_tasks_keep_the_contract_under_all_their_axes():
+    check_env(lambda num_envs: robosuite(dict.fromkeys(PERTURBED, 2), num_envs, max_steps=15), steps=4)
+
+
+@pytest.mark.parametrize("axis", sorted(set(PERTURBED) - {"object_pose", "observation_noise"}))
+def test_robosuites_episodes_start_as_without_it(axis):
+    starts = [
+        env.reset(seed=[5, 6])[0]["observation.environment_state"] for env in (robosuite({}), robosuite({axis: 3}))
+    ]
+    assert np.array_equal(*starts)
+
+
+@pytest.mark.parametrize("task", ["Lift", "PickPlaceCan"])
+def test_robosuites_objects_get_heavier_and_smoother(task):
+    plain, env = robosuite({}, task=task), robosuite({"friction": 2, "object_mass": 2}, task=task)
+    plain.reset(seed=[5, 6])
+    _, info = env.reset(seed=[5, 6])
+    body = env._objects[-1]
+    for row, drawn in enumerate(info["perturbation"]):
+        own, usual = env.engine.rows[row], plain.engine.rows[row]
+        mass = usual.own("body_mass")[body] if usual else plain.model.body_mass[body]
+        assert mass > 0
+        assert own.own("body_mass")[body] == pytest.approx(mass * drawn["object_mass"])
+        assert own.own("geom_friction") == pytest.approx(plain.model.geom_friction * drawn["friction"])
+    assert info["perturbation"][0] != info["perturbation"][1]
+
+
+def test_robosuites_ranges_widen_and_noise_reaches_what_is_seen():
+    wide = robosuite({"object_pose": 3}, rows=64)
+    wide.reset(seed=list(range(64)))
+    assert 0.03 < np.abs(wide.raw["cube_pos"][:, 0]).max() <= 0.03 * 1.35
+    noisy, plain = robosuite({"observation_noise": 3}), robosuite({})
+    seen, true = (env.reset(seed=[1, 2])[0]["observation.state"] for env in (noisy, plain))
+    assert 0.005 < np.std(seen - true) < 0.02
+
+
+def test_robosuites_actions_arrive_late_and_shaken():
+    late, plain, shaken = robosuite({"latency": 2}), robosuite({}), robosuite({"control_noise": 3})
+    push = np.zeros((2, 7))
+    push[:, 0] = 1.0
+    for env in (late, plain, shaken):
+        env.reset(seed=[3, 3])
+        env.step(push)
+    start = late.raw["robot0_eef_pos"][0, 0]
+    assert plain.raw["robot0_eef_pos"][0, 0] > start + 0.001
+    assert not np.array_equal(shaken.raw["robot0_eef_pos"], plain.raw["robot0_eef_pos"])
+    for _ in range(2):
+        late.step(push)
+    assert late.raw["robot0_eef_pos"][0, 0] > start + 0.001
+
+
+def test_a_perturbed_robosuite_row_resumes_bit_for_bit():
+    env = robosuite(dict.fromkeys(PERTURBED, 2))
+    env.reset(seed=[3, 4])
+    draw = np.random.default_rng(0).uniform(-1, 1, (8, 2, 7))
+    for action in draw[:4]:
+        env.step(action)
+    saved = env.snapshot(0)
+    first = [env.step(action)[0]["observation.environment_state"][0] for action in draw[4:]]
+    other = robosuite(dict.fromkeys(PERTURBED, 2), rows=2)
+    other.reset(seed=[7, 8])
+    other.restore(1, saved)
+    second = [other.step(action[::-1])[0]["observation.environment_state"][1] for action in draw[4:]]
+    assert np.array_equal(first, second)
+
+
+def test_axes_that_need_pictures_are_refused_there():
+    with pytest.raises(ConfigError, match="does not exist for this task"):
+        robosuite({"colours": 1})
