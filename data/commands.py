@@ -11,12 +11,16 @@ from typing import Any, Literal
 import numpy as np
 
 from robolearn.config import parse
+from robolearn.data.compare import compare
 from robolearn.data.detect import OpenOptions, detect
 from robolearn.data.edit import edit
 from robolearn.data.exports import write_lerobot, write_mcap, write_robomimic, write_zarr
 from robolearn.data.lerobot_v2 import write_v2
 from robolearn.data.lerobot_writer import WriterOptions
+from robolearn.data.mixture import describe
+from robolearn.data.reexpress import Reexpressed
 from robolearn.data.repair import repair_dataset
+from robolearn.data.replay import replay
 from robolearn.data.stats import signal_stats
 from robolearn.data.verify import verify_source
 from robolearn.errors import DataError
@@ -31,6 +35,8 @@ class ConvertOptions(OpenOptions):
     out: str = ""
     to: Literal["lerobot", "lerobot_v2", "gr00t", "robomimic", "zarr", "mcap"] = "lerobot"
     images: Literal["video", "image"] = "video"
+    actions: Literal["", "joint_position", "ee_pose", "ee_delta"] = ""  # the space to re-express them in
+    arm: str = ""
 
 
 def info(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,6 +102,7 @@ def convert(arguments: Mapping[str, Any]) -> dict[str, Any]:
     if not given.out:
         raise DataError("Where to is missing.", do="give out=PATH")
     source, target = given.open(), Path(given.out)
+    source = Reexpressed(source, given.actions, given.arm) if given.actions else source
     if given.to == "lerobot":
         write_lerobot(source, target, WriterOptions(images=given.images))
     elif given.to in ("lerobot_v2", "gr00t"):
@@ -106,10 +113,13 @@ def convert(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 COMMANDS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "compare": compare,
     "convert": convert,
     "edit": edit,
     "info": info,
+    "mixture": describe,
     "repair": repair,
+    "replay": replay,
     "stats": stats,
     "verify": verify,
 }

@@ -53,6 +53,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "lerobot": "robolearn.data.lerobot_v3:open_dataset",
         "lerobot_v2": "robolearn.data.lerobot_v2:open_dataset",
         "zarr": "robolearn.data.zarr_replay:open_dataset",
+        "mixture": "robolearn.data.mixture:open_dataset",
         "pusht": "robolearn.data.pusht:open_pusht",
         "rlds": "robolearn.data.rlds:open_dataset",
         "rosbag": "robolearn.data.bags:open_dataset",
@@ -64,6 +65,7 @@ _TABLE: dict[str, dict[str, str]] = {
     # Training windows: `build(source, history, chunk, keys, episodes) -> WindowSource`.
     "loader": {
         "cached": "robolearn.data.cache:build_cached_windows",
+        "mixture": "robolearn.data.mixture:build_mixture_windows",
         "stream": "robolearn.data.stream:build_stream_windows",
         "windows": "robolearn.data.windows:build_windows",
     },
@@ -105,6 +107,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "fast_tokens": "robolearn.policies.codecs:FASTTokens",
         "image_to_float": "robolearn.transforms.images:ImageToFloat",
         "normalize": "robolearn.transforms.normalize:Normalize",
+        "normalize_each": "robolearn.data.mixture:NormalizeEach",
         "pad": "robolearn.transforms.actions:Pad",
         "relative_action": "robolearn.transforms.actions:RelativeAction",
         "tokenize_prompt": "robolearn.transforms.prompt:TokenizePrompt",
@@ -120,6 +123,10 @@ _TABLE: dict[str, dict[str, str]] = {
         "board": "robolearn.hardware.board_scene:open_scene",
         "pick_place": "robolearn.envs.robot_scene:open_scene",
         "reach": "robolearn.envs.robot_scene:open_scene",
+    },
+    # Where the tool of an arm is, and which joints bring it somewhere: `build(arm) -> data.reexpress.Tool`.
+    "kinematics": {
+        "serial": "robolearn.hardware.kinematics:Kinematics",
     },
     # Robots: a frozen constants object `robolearn.robots.Arm`.
     "robot": {

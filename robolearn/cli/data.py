@@ -15,7 +15,12 @@ from robolearn.errors import ConfigError, suggest
 
 __all__ = ["main"]
 
-_WRITES = ("convert", "edit")  # these take the place of the new dataset where the others take out=DIR
+_WRITES = (
+    "compare",
+    "convert",
+    "edit",
+    "view",
+)  # these take the place of the new dataset where the others take out=DIR
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,6 +35,8 @@ def main(arguments: Sequence[str]) -> int:
     plain = merge({}, given)
     out = plain.pop("out", None) if verb not in _WRITES else None
     plain |= dict(zip(("path", "out"), given.names, strict=False))
+    if verb == "mixture":
+        plain.setdefault("path", ".")
     if "path" not in plain:
         raise ConfigError("A path is missing.", expected=f"robolearn data {verb} PATH")
     plain["path"] = str(locate_data(plain["path"]))

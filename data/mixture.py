@@ -1,0 +1,387 @@
+"""Several datasets as one: other cameras, rates and action spaces, shares by weight, statistics of each.
+
+The common spec has every camera and signal of any member; what a member lacks is zero and marked as padding
+in the batch: `<key>_is_pad` [B], `action_dim_is_pad` [B,A]; `dataset_index` [B] says where a window is from.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from robolearn.api import locate_data
+from robolearn.config import parse
+from robolearn.contracts import Batch, EpisodeSource, WindowSource
+from robolearn.data.stats import signal_stats
+from robolearn.data.views import View, whole
+from robolearn.errors import ConfigError, DataError, SpecError, suggest
+from robolearn.registry import resolve
+from robolearn.spec import ActionSpec, Feature, Spec
+from robolearn.stats import Accumulator, lookup
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "Member",
+    "Mixture",
+    "MixtureOptions",
+    "MixtureWindows",
+    "NormalizeEach",
+    "build_mixture_windows",
+    "describe",
+    "open_dataset",
+]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One dataset of a mixture. `weight` is its share of the windows, relative to the others' (frames without one)."""
+
+    path: str
+    kind: str = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    weight: float | None = None
+    rename: Mapping[str, str] = field(default_factory=dict)  # new name → name in the dataset
+
+
+@dataclass(frozen=True)
+class MixtureOptions:
+    """The members by name, and what they share: the rate they are resampled to, the size of all pictures."""
+
+    members: Mapping[str, Member] = field(default_factory=dict)
+    rate_hz: float | None = None  # the lowest of the members' without one
+    image_px: tuple[int, int] | None = None  # height, width
+    loader: Literal["windows", "stream"] = "windows"
+
+
+def open_dataset(path: Path, options: Mapping[str, Any]) -> "Mixture":
+    """Open the members that `options` name; relative paths start at `path`."""
+    return Mixture(path, parse(MixtureOptions, options, where="data.options"))
+
+
+class Mixture:
+    """An `EpisodeSource` of all members' episodes, one member after the other, in one spec."""
+
+    def __init__(self, path: Path, options: MixtureOptions):
+        if not options.members:
+            raise ConfigError("A mixture needs members.", do="data.options.members.NAME.path=DATASET")
+        self.options, self.names = options, tuple(options.members)
+        sources = [_open(Path(path), member) for member in options.members.values()]
+        rate = options.rate_hz or min(source.spec.rate_hz for source in sources)
+        self.members = tuple(
+            View(
+                (source,),
+                tuple(whole([source])),
+                member.rename,
+                rate_hz=None if source.spec.rate_hz == rate else rate,
+            )
+            for source, member in zip(sources, options.members.values(), strict=True)
+        )
+        self._first = np.cumsum([0, *(len(member.spans) for member in self.members)])
+        self._lengths = np.concatenate([member.lengths for member in self.members])
+        self.spec = self._spec(rate)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return self._lengths
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Every key that `read` knows."""
+        return (*self.spec.observations, "action", "timestamp", "frame_index")
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Share of each member, summing to one."""
+        frames = [float(member.lengths.sum()) for member in self.members]
+        given = [member.weight for member in self.options.members.values()]
+        if any(weight is not None and not 0 < weight < 1e9 for weight in given):
+            raise ConfigError("A weight is a positive number.", found=given)
+        chosen = np.array([frame if weight is None else weight for frame, weight in zip(frames, given, strict=True)])
+        return chosen / chosen.sum()
+
+    def member_of(self, episode: np.ndarray) -> np.ndarray:
+        """Return the number of the member that each episode belongs to."""
+        return np.searchsorted(self._first, np.asarray(episode), side="right") - 1
+
+    def metadata(self, episode: int) -> dict[str, Any]:
+        """Return what was recorded about an episode, and the member it belongs to."""
+        number = int(self.member_of(np.array(episode)))
+        return {**self.members[number].metadata(episode - int(self._first[number])), "dataset": self.names[number]}
+
+    def read(self, episode: int, keys: Sequence[str], start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
+        """Return frames [start, stop) of `keys` of one episode; what the member lacks is zero."""
+        if not 0 <= episode < len(self._lengths):
+            raise DataError(f"No episode {episode} in the mixture.", expected=f"0 … {len(self._lengths) - 1}")
+        number = int(self.member_of(np.array(episode)))
+        member = self.members[number]
+        known = {"action", "timestamp", "frame_index", *member.spec.observations}
+        present = [key for key in keys if key in known]
+        columns = member.read(episode - int(self._first[number]), present, start, stop)
+        count = len(range(int(self._lengths[episode]))[start:stop])
+        return {key: self._fitted(key, columns.get(key), count) for key in keys}
+
+    def lacks(self, number: int, key: str) -> bool:
+        """Return whether a member has no observation `key`."""
+        return key not in self.members[number].spec.observations
+
+    def _fitted(self, key: str, values: np.ndarray | None, count: int) -> np.ndarray:
+        if key in ("timestamp", "frame_index") and values is not None:
+            return values
+        feature = Feature("signal", (self.spec.action.dim,)) if key == "action" else self.spec.observations[key]
+        if feature.kind == "text":
+            return np.full(count, "") if values is None else values
+        if values is None:
+            return np.zeros((count, *feature.shape), feature.dtype)
+        if feature.kind == "image" and values.shape[1:] != feature.shape:
+            import cv2
+
+            size = (feature.shape[1], feature.shape[0])
+            return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in values])
+        if values.shape[1:] == feature.shape:
+            return values.astype(feature.dtype, copy=False)
+        return np.pad(values, [(0, 0), (0, feature.shape[0] - values.shape[1])]).astype(feature.dtype)
+
+    def _spec(self, rate_hz: float) -> Spec:
+        specs = [member.spec for member in self.members]
+        observations = {key: self._feature(key, specs) for spec in specs for key in spec.observations}
+        actions = [spec.action for spec in specs]
+        widest = max(actions, key=lambda action: action.dim)
+        facts = {name: _common(getattr(a, name) for a in actions) for name in ("kind", "unit", "rotation", "gripper")}
+        robots = {spec.robot for spec in specs}
+        return Spec(
+            observations,
+            ActionSpec(widest.dim, names=widest.names, **facts),
+            rate_hz=rate_hz,
+            robot=robots.pop() if len(robots) == 1 else "",
+            metadata={"mixture": list(self.names)},
+        )
+
+    def _feature(self, key: str, specs: Sequence[Spec]) -> Feature:
+        found = [spec.observations[key] for spec in specs if key in spec.observations]
+        if len({feature.kind for feature in found}) > 1:
+            raise SpecError(f"'{key}' is not the same kind everywhere.", found=[feature.kind for feature in found])
+        first, shapes = found[0], {feature.shape for feature in found}
+        if first.kind == "image" and self.options.image_px is not None:
+            return replace(first, shape=(*self.options.image_px, 3), camera=None)
+        if len(shapes) == 1:
+            return first
+        if first.kind != "signal" or any(len(shape) != 1 for shape in shapes):
+            raise SpecError(
+                f"'{key}' has other shapes in other members.",
+                found=sorted(shapes),
+                do="give data.options.image_px=[H,W], or rename one",
+            )
+        return max(found, key=lambda feature: feature.shape)
+
+
+def _common(values: Iterable[Any]) -> Any:
+    """Return the one value that all share, "" otherwise."""
+    different = set(values)
+    return different.pop() if len(different) == 1 else ""
+
+
+def _open(path: Path, member: Member) -> EpisodeSource:
+    beside = path / member.path
+    place = beside if beside.exists() else locate_data(member.path)
+    return resolve("data", member.kind)(place, member.options)
+
+
+# ---------------------------------------------------------------- windows
+
+
+def build_mixture_windows(
+    source: EpisodeSource,
+    history: int = 1,
+    chunk: int = 1,
+    keys: Sequence[str] | None = None,
+    episodes: Sequence[int] | None = None,
+    past: int = 0,
+) -> "MixtureWindows":
+    """Return weighted windows of a mixture (`data.kind=mixture`)."""
+    if not isinstance(source, Mixture):
+        raise ConfigError("The loader 'mixture' needs a mixture.", found=type(source).__name__, do="data.kind=mixture")
+    windows = resolve("loader", source.options.loader)(source, history, chunk, keys, episodes, past)
+    return MixtureWindows(source, windows)
+
+
+class MixtureWindows:
+    """A `WindowSource` in which every member has its share: those below it are repeated, none is thinned out.
+
+    An epoch holds every window of the member that needs most room once, and of the others at least once.
+    """
+
+    def __init__(self, source: Mixture, windows: Any):
+        self.spec, self._windows = windows.spec, windows
+        number = source.member_of(windows.episode_of(np.arange(len(windows))))
+        present = np.unique(number)
+        self._own = [np.flatnonzero(number == member) for member in present]
+        shares = source.weights[present] / source.weights[present].sum()
+        size = max(len(own) / share for own, share in zip(self._own, shares, strict=True))
+        counts = [max(round(size * share), len(own)) for own, share in zip(self._own, shares, strict=True)]
+        self._ends, self._number = np.cumsum(counts), number
+        keys = [key for key, feature in self.spec.observations.items() if feature.kind != "text"]
+        self._lacking = {key: np.array([source.lacks(n, key) for n in range(len(source.names))]) for key in keys}
+        dims = np.array([member.spec.action.dim for member in source.members])
+        self._dim_is_pad = np.arange(self.spec.action.dim) >= dims[:, None]
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def place_of(self, index: np.ndarray) -> np.ndarray:
+        """Return which recorded window each window of the mixture is."""
+        index = np.asarray(index, np.int64)
+        if len(index) and (index.min() < 0 or index.max() >= len(self)):
+            raise DataError("A window number is out of range.", found=f"{index.min()} … {index.max()}")
+        slot = np.searchsorted(self._ends, index, side="right")
+        offset = index - np.concatenate([[0], self._ends])[slot]
+        result = np.empty(len(index), np.int64)
+        for number, own in enumerate(self._own):
+            here = slot == number
+            result[here] = own[offset[here] % len(own)]
+        return result
+
+    def episode_of(self, index: np.ndarray) -> np.ndarray:
+        """Return the mixture's episode number of each window."""
+        return self._windows.episode_of(self.place_of(index))
+
+    def gather(self, index: np.ndarray) -> Batch:
+        """Return the windows `index` [B], with padding masks and the member of each."""
+        import torch
+
+        place = self.place_of(index)
+        number = self._number[place]
+        batch = self._windows.gather(place)
+        batch["dataset_index"] = torch.from_numpy(number)
+        batch["action_dim_is_pad"] = torch.from_numpy(self._dim_is_pad[number])
+        for key, lacking in self._lacking.items():
+            batch[f"{key}_is_pad"] = torch.from_numpy(lacking[number])
+        return batch
+
+
+# ---------------------------------------------------------------- statistics of each
+
+
+@dataclass(frozen=True)
+class NormalizeEach:
+    """Scale every signal and the action by the statistics of the dataset that a window is from.
+
+    `quantile` takes 1 % to 99 % to [-1, 1], `mean_std` to unit variance. Without `dataset_index`, as on a
+    robot, those of the member `deploy` serve (the first without a name).
+    """
+
+    members: tuple[str, ...] = ()
+    deploy: str = ""
+    mode: Literal["quantile", "mean_std"] = "quantile"
+    floor: float = 1e-4
+    name: str = "normalize_each"
+    stats: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    on_device: ClassVar[bool] = True
+
+    @property
+    def fitted(self) -> bool:
+        return bool(self.stats)
+
+    def bind(self, spec: Spec) -> "NormalizeEach":
+        members = self.members or tuple(spec.metadata.get("mixture", ()))
+        if not members:
+            raise SpecError("normalize_each needs a mixture.", do="use normalize for a single dataset")
+        if self.deploy and self.deploy not in members:
+            raise SpecError(f"normalize_each: no member '{self.deploy}'.", expected=suggest(self.deploy, members))
+        return replace(self, members=members, deploy=self.deploy or members[0])
+
+    def fit(self, batches: Iterable[Batch]) -> "NormalizeEach":
+        import torch
+
+        found: dict[tuple[int, str], Accumulator] = {}
+        for batch in batches:
+            number = lookup(batch, "dataset_index")
+            for key in _signals(batch):
+                for member in number.unique().tolist():
+                    rows = batch[key][number == member]
+                    rows = rows[~batch["action_is_pad"][number == member]] if key == "action" else rows.flatten(0, 1)
+                    found.setdefault((member, key), Accumulator(key)).update(rows.numpy())
+        stats = {}
+        for key in {key for _, key in found}:
+            results = [found[member, key].result() for member in range(len(self.members)) if (member, key) in found]
+            if len(results) != len(self.members):
+                raise DataError(
+                    "A member of the mixture has no windows to learn from.", found=f"{len(results)} members"
+                )
+            pairs = [(r.mean, r.std) if self.mode == "mean_std" else _middle(r.q01, r.q99) for r in results]
+            centres, scales = (np.stack(part).astype(np.float32) for part in zip(*pairs, strict=True))
+            stats[f"{key}/centre"] = torch.from_numpy(centres)
+            stats[f"{key}/scale"] = torch.from_numpy(np.where(scales < self.floor, 1, scales).astype(np.float32))
+        return replace(self, stats=stats)
+
+    def forward(self, batch: Batch) -> Batch:
+        result = dict(batch)
+        for key in self._learned():
+            if key in batch or key != "action":
+                value = lookup(batch, key)
+                centre, scale = self._affine(key, batch, value)
+                result[key] = (value - centre) / scale
+        return result
+
+    def inverse(self, action: "torch.Tensor", batch: Batch) -> "torch.Tensor":
+        centre, scale = self._affine("action", batch, action)
+        return action * scale + centre
+
+    def transform_spec(self, spec: Spec) -> Spec:
+        learned = {key for key, feature in spec.observations.items() if feature.kind == "signal"}
+        observations = {
+            key: replace(feature, unit="") if key in learned else feature for key, feature in spec.observations.items()
+        }
+        return replace(spec, observations=observations, action=replace(spec.action, unit="", low=None, high=None))
+
+    def _learned(self) -> list[str]:
+        return [name.removesuffix("/centre") for name in self.stats if name.endswith("/centre")]
+
+    def _affine(self, key: str, batch: Batch, value: "torch.Tensor") -> tuple["torch.Tensor", "torch.Tensor"]:
+        import torch
+
+        number = batch.get("dataset_index")
+        if number is None:
+            number = torch.full((len(value),), self.members.index(self.deploy))
+        tables = [lookup(self.stats, f"{key}/{part}").to(value.device) for part in ("centre", "scale")]
+        centre, scale = (table[number.to(value.device)].unsqueeze(1) for table in tables)
+        return centre, scale
+
+
+def _signals(batch: Batch) -> list[str]:
+    kinds = [key for key in batch if key == "action" or (key.startswith("observation") and not key.endswith("_is_pad"))]
+    return [key for key in kinds if batch[key].dtype.is_floating_point]
+
+
+def _middle(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return (low + high) / 2, (high - low) / 2
+
+
+# ---------------------------------------------------------------- the verb
+
+
+def describe(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what a mixture of datasets holds: shares, repeats, what is padded, statistics of each member."""
+    given = dict(arguments)
+    mixture = open_dataset(Path(given.pop("path", ".")), given)
+    windows: WindowSource = build_mixture_windows(mixture, keys=[])
+    drawn = np.bincount(windows.gather(np.arange(len(windows)))["dataset_index"].numpy())
+    members = {}
+    for number, (name, member) in enumerate(zip(mixture.names, mixture.members, strict=True)):
+        frames = int(member.lengths.sum())
+        actions = np.concatenate([member.read(i, ["action"])["action"] for i in range(len(member.spans))])
+        statistics = signal_stats(actions)
+        members[name] = {
+            "episodes": len(member.spans),
+            "frames": frames,
+            "share": float(mixture.weights[number]),
+            "repeats": float(drawn[number] / frames),
+            "action_dim": member.spec.action.dim,
+            "lacks": [key for key in mixture.spec.observations if mixture.lacks(number, key)],
+            "action": {name: statistics[name].tolist() for name in ("mean", "std", "min", "max", "q01", "q99")},
+        }
+    return {"windows": len(windows), "members": members, "spec": mixture.spec.to_dict()}
