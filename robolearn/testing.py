@@ -4,17 +4,26 @@ from robolearn.testing import check_env
 
 def test_my_env():
     check_env(lambda num_envs: MyConfig().build(num_envs))
+
+def test_my_policy():
+    check_policy(MyPolicyConfig())
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robolearn.contracts import Observations, VectorEnv
-from robolearn.errors import EnvError
+from robolearn.contracts import Batch, Observations, PolicyConfig, VectorEnv
+from robolearn.errors import ConfigError, EnvError, SpecError
 from robolearn.seeding import generator
+from robolearn.spec import ActionSpec, Feature, Spec
 
-__all__ = ["check_env"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["check_env", "check_policy"]
 
 
 def check_env(build: Callable[[int], VectorEnv], steps: int = 12) -> None:
@@ -150,3 +159,105 @@ def _row(obs: Observations, row: int) -> Observations:
 
 def _equal(one: Observations, two: Observations) -> bool:
     return all(np.array_equal(one[key], two[key]) for key in one)
+
+
+def check_policy(config: PolicyConfig, spec: Spec | None = None) -> None:
+    """Check everything that `contracts.Policy` promises; raises `ConfigError` at the first breach.
+
+    `spec` is what the network is given, after the transforms (three numbers in, two out where it is None).
+    """
+    import torch  # an environment is checked without it
+
+    spec = spec or Spec({"observation.state": Feature("signal", (3,))}, ActionSpec(2), 20.0)
+    spec = replace(spec, history=config.history, chunk=config.chunk)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        policy: Any = config.build(spec)
+        batch = _random_batch(policy.spec)
+        _check_loss(policy, batch)
+        with torch.no_grad():
+            chunk = _check_sample(policy.eval(), batch)
+            _check_prefix(policy, batch, chunk)
+            _check_meta(config, spec, policy, batch, chunk)
+
+
+def _hold(holds: bool, what: str, found: object = None, expected: object = None) -> None:
+    if not holds:
+        raise ConfigError(f"The policy breaks its contract: {what}", found=found, expected=expected)
+
+
+def _random_batch(spec: Spec, rows: int = 4) -> Batch:
+    import torch
+
+    batch: Batch = {}
+    for key, feature in spec.observations.items():
+        times = () if feature.kind == "text" else (spec.history,)
+        batch[key] = torch.rand(rows, *times, *feature.shape)
+    batch["action"] = torch.rand(rows, spec.chunk, spec.action.dim) * 2 - 1
+    batch["action_is_pad"] = torch.zeros(rows, spec.chunk, dtype=torch.bool)
+    return batch
+
+
+def _noise(policy: Any, seed: int, rows: int = 4) -> "Tensor":
+    import torch
+
+    return torch.randn(rows, *policy.noise_shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _check_loss(policy: Any, batch: Batch) -> None:
+    loss, metrics = policy.loss(batch)
+    _hold(tuple(loss.shape) == (4,), "loss is not one number per sample.", tuple(loss.shape), (4,))
+    _hold(bool(loss.isfinite().all()), "loss is not finite.", loss)
+    kept = [name for name, value in metrics.items() if value.requires_grad]
+    _hold(not kept, "metrics carry gradients.", kept, "detached values")
+    loss.mean().backward()
+    named = dict(policy.named_parameters())
+    idle = [name for name, value in named.items() if value.requires_grad and value.grad is None]
+    _hold(not idle, "parameters that the loss does not reach.", idle[:5], "requires_grad=False, or none")
+    if hasattr(policy, "param_groups"):
+        grouped = sorted(id(value) for group in policy.param_groups() for value in group["params"])
+        wanted = sorted(id(value) for value in named.values() if value.requires_grad)
+        _hold(grouped == wanted, "param_groups() does not name every parameter once.", len(grouped), len(wanted))
+
+
+def _check_sample(policy: Any, batch: Batch) -> "Tensor":
+    import torch
+
+    obs = {key: value for key, value in batch.items() if not key.startswith("action")}
+    chunk = policy.sample(obs, _noise(policy, 1))
+    shape = (4, policy.spec.chunk, policy.spec.action.dim)
+    _hold(tuple(chunk.shape) == shape, "sample gives another shape.", tuple(chunk.shape), shape)
+    _hold(bool(chunk.isfinite().all()), "sample is not finite.")
+    torch.manual_seed(99)
+    again = policy.sample(obs, _noise(policy, 1))
+    _hold(torch.equal(chunk, again), "sample draws numbers of its own.", expected="a function of its noise")
+    if tuple(policy.noise_shape) != (0,):
+        other = policy.sample(obs, _noise(policy, 2))
+        _hold(not torch.equal(chunk, other), "sample ignores its noise.", expected="noise_shape (0,)")
+    return chunk
+
+
+def _check_prefix(policy: Any, batch: Batch, chunk: "Tensor") -> None:
+    """A prefix is kept, or refused as an error of the spec."""
+    import torch
+
+    prefix = chunk[:, :1] * 0 + 0.25
+    try:
+        continued = policy.sample(batch, _noise(policy, 1), prefix)
+    except SpecError:
+        return
+    kept = torch.allclose(continued[:, :1], prefix, atol=1e-5)
+    _hold(kept, "the prefix is not kept.", continued[0, 0].tolist(), prefix[0, 0].tolist())
+
+
+def _check_meta(config: PolicyConfig, spec: Spec, policy: Any, batch: Batch, chunk: "Tensor") -> None:
+    """A network built without memory takes the weights and acts the same: that is how checkpoints are read."""
+    import torch
+
+    with torch.device("meta"):
+        empty: Any = config.build(spec)
+    empty.load_state_dict(policy.state_dict(), assign=True)
+    left = [name for name, value in empty.named_buffers() if value.is_meta]
+    _hold(not left, "buffers that a checkpoint does not fill.", left, "persistent buffers")
+    again = empty.eval().sample(batch, _noise(policy, 1))
+    _hold(torch.equal(chunk, again), "the weights alone do not give the same actions.", expected="no other state")
