@@ -190,7 +190,7 @@ def test_list_names_what_is_registered(capsys):
     assert "pick_place" in text
 
 
-@pytest.mark.parametrize("name", choices("experiment"))
+@pytest.mark.parametrize("name", [name for name in choices("experiment") if not name.startswith("rl/")])
 def test_every_experiment_composes_to_a_run(name):
     plain = compose_config("train", Arguments(overrides=(f"experiment={name}",)))
     plain["eval"]["episodes"] = plain.pop("episodes")
@@ -205,7 +205,7 @@ def test_every_task_of_the_demo_composes(name, tmp_path):
     demo = parse_demo(plain, tmp_path)
     assert demo.run.train.steps == 7
     assert demo.run.data.path == str(tmp_path / "dataset")
-    assert demo.collect.noise
+    assert demo.collect.noise or name.endswith("_clone")
 
 
 def test_an_override_wins_over_an_experiment():

@@ -31,8 +31,10 @@ _CPU = torch.device("cpu")
 class OffPolicyConfig:
     """Noises are shares of half the action range.
 
-    After the first `warmup` environment steps each one is followed by `updates` critic updates; the
-    actor learns in every `actor_every`th. Half of a batch are demonstrations where there are any.
+    After the first `warmup` environment steps each one is followed by `updates` critic updates; past the
+    first `actor_after` of them the actor learns in every `actor_every`th. Half of a batch are
+    demonstrations and, with `keep_successes`, what succeeded since. `penalty` weighs the squared
+    deviation from the clone's action: while values say little, nothing moves.
     """
 
     width: int = 256  # of the actor
@@ -44,6 +46,9 @@ class OffPolicyConfig:
     batch_size: int = 256
     warmup: int = 3000
     actor_every: int = 2
+    actor_after: int = 500
+    penalty: float = 0.02
+    keep_successes: bool = True
     actor_rate: float = 1e-4
     critic_rate: float = 3e-4
     tau: float = 0.01
@@ -83,8 +88,8 @@ class OffPolicy:
         """Return the value [B] of going on from next states [B,D] with the clone's actions `base` [B,A]."""
 
     @abstractmethod
-    def actor_loss(self, state: Tensor, base: Tensor) -> Tensor:
-        """Return what the actor descends, a scalar."""
+    def learned(self, state: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the actor's actions and how far they are from the clone's `base`, both [B,A]."""
 
     def explorer(self, rows: int, seed: int) -> "StepExplorer":
         return StepExplorer(self, self.problem.controller(rows, seed), rows, seed)
@@ -93,7 +98,10 @@ class OffPolicy:
         self.recorded.add(self._transitions(trajectory))
 
     def observe(self, trajectory: Trajectory) -> None:
-        self.online.add(self._transitions(trajectory))
+        rows = self._transitions(trajectory)
+        self.online.add(rows)
+        if trajectory.success and self.config.keep_successes:
+            self.recorded.add(rows)
 
     def update(self, steps: int, round_over: bool) -> Mapping[str, float]:
         sums: dict[str, Tensor] = {}
@@ -135,8 +143,10 @@ class OffPolicy:
             following = self.following(batch["next_state"], batch["next_base"], noise)
         x = torch.cat([batch["state"], batch["action"]], -1)
         metrics = self.critics.update(x, batch["reward"], batch["discount"], following)
-        if number % config.actor_every == 0:
-            self.actor.step(self.actor_loss(batch["state"], batch["base"]))
+        if number >= config.actor_after and number % config.actor_every == 0:
+            action, away = self.learned(batch["state"], batch["base"])
+            value = self.critics.mean(torch.cat([batch["state"], action], -1))
+            self.actor.step(config.penalty * away.square().mean() - value.mean())
         return metrics
 
 

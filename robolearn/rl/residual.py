@@ -45,5 +45,6 @@ class Residual(OffPolicy):
         action = (self.net.propose(state, base) + noise).clamp(-1, 1)
         return self.critics.least(torch.cat([state, action], -1))
 
-    def actor_loss(self, state: Tensor, base: Tensor) -> Tensor:
-        return -self.critics.mean(torch.cat([state, self.net.propose(state, base)], -1)).mean()
+    def learned(self, state: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
+        away = self.net.residual(state, base)
+        return (base + self.net.scale * away).clamp(-1, 1), away

@@ -52,5 +52,6 @@ class RLPD(OffPolicy):
         values = [self.critics.target.value(torch.cat([state, a], -1), heads).amin(0) for a in (own, base)]
         return torch.maximum(*values)
 
-    def actor_loss(self, state: Tensor, base: Tensor) -> Tensor:
-        return -self.critics.mean(torch.cat([state, self.net.own(state)], -1)).mean()
+    def learned(self, state: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
+        own = self.net.own(state)
+        return own, own - base

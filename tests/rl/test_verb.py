@@ -1,0 +1,58 @@
+"""`robolearn rl` and its experiments."""
+
+import json
+
+import pytest
+
+from robolearn.cli import main
+from robolearn.cli.arguments import Arguments
+from robolearn.cli.compose import choices, compose_config
+from robolearn.rl.training import parse_rl
+
+SMALL = (
+    *("rl.steps=200", "rl.rows=4", "rl.round_episodes=4", "rl.select_every=100", "rl.select_episodes=4"),
+    *("algo.width=16", "algo.critics.heads=2", "algo.critics.width=16", "algo.batch_size=16", "algo.warmup=60"),
+    *("episodes=6", "eval.num_envs=4", "eval.execute=4", "eval.videos=0"),
+)
+
+
+def test_the_verb_improves_compares_and_reports(clone, tmp_path, capsys):
+    out = tmp_path / "out"
+    given = [f"ckpt={clone / 'run'}", "env=robolearn/reach", "env.max_steps=30", f"demos.path={clone / 'dataset'}"]
+    assert main(["rl", "algo=residual", *given, "demos.kind=lerobot", *SMALL, f"out={out}"]) == 0
+    result = json.loads((out / "result.json").read_text())
+    assert result["verb"] == "rl"
+    assert result["comparison"]["episodes"] == 6
+    assert result["baselines"]["before"]["episodes"] == 6
+    assert result["learning"]["demonstrations"] == 4
+    assert [outcome["seed"] for outcome in result["outcomes"]] == [
+        outcome["seed"] for outcome in result["baselines"]["before"]["outcomes"]
+    ]
+    assert "Content-Security-Policy" in (out / "report.html").read_text()
+    assert main(["eval", f"ckpt={out}", "episodes=2", "eval.videos=0", f"out={tmp_path / 'eval'}"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["algo=residual", "env=robolearn/reach"], "rl needs a clone"),
+        (["algo=residuel", "env=robolearn/reach", "ckpt=x"], "did you mean 'residual'"),
+        (["algo=residual", "env=robolearn/reach", "ckpt=x", "rl.reward=dens"], "did you mean 'dense'"),
+        (["algo=residual", "env=robolearn/reach", "ckpt=nowhere"], "No checkpoint at nowhere"),
+        (["algo=residual", "env=robolearn/reach", "ckpt=x", "algo.gammma=1"], "did you mean 'gamma'"),
+    ],
+)
+def test_mistakes_end_in_one_error(given, words, capsys, tmp_path):
+    assert main(["rl", *given, f"out={tmp_path / 'out'}"]) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("name", [name for name in choices("experiment") if name.startswith("rl/")])
+def test_every_rl_experiment_composes_to_a_run(name):
+    plain = compose_config("rl", Arguments(overrides=(f"experiment={name}",)))
+    plain["eval"]["episodes"] = plain.pop("episodes")
+    clone = plain.pop("clone")
+    assert compose_config("demo", Arguments(overrides=(f"task={clone['task']}",)))["env"] == plain["env"]
+    config = parse_rl({**plain, "ckpt": ""})
+    assert config.eval.seed >= 100_000
+    assert config.eval.episodes >= 500
