@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from robolearn.report.charts import curves, interval, lines, shares, strip
+from robolearn.report.charts import curves, interval, lines, rates, shares, strip
 
 __all__ = ["write_report"]
 
@@ -46,6 +46,7 @@ def write_report(
         _openloop(result.get("openloop")),
         _episodes(result.get("outcomes", ())),
         _comparison(result.get("baselines", {})),
+        _success(metrics),
         _columns(_learning(metrics), _times(result.get("wall_s", {}))),
         _videos(videos),
         _failures(result.get("outcomes", ())),
@@ -193,6 +194,17 @@ def _learning(metrics: Sequence[Mapping[str, Any]]) -> str:
         for key in dict.fromkeys(keys)
     }
     return _section("Learning curve", curves(series)) if series else ""
+
+
+def _success(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """Draw success over environment steps and over minutes, where a run measured both."""
+    names = {"success": "selection seeds", "collect_success": "while exploring"}
+    rows = {key: [row for row in metrics if key in row and "minutes" in row] for key in names}
+    drawn = [
+        rates({names[key]: [(row[over], row[key]) for row in found] for key, found in rows.items() if found}, unit)
+        for over, unit in (("step", "environment steps"), ("minutes", "minutes"))
+    ]
+    return _section("Success while learning", _columns(*drawn)) if any(rows.values()) else ""
 
 
 def _times(wall_s: Any) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from math import ceil, floor, isfinite, log10
 
-__all__ = ["curves", "interval", "lines", "shares", "strip"]
+__all__ = ["curves", "interval", "lines", "rates", "shares", "strip"]
 
 _COLOURS = 4  # classes c0 … c3 of the style sheet
 
@@ -90,6 +90,27 @@ def lines(series: Mapping[str, Sequence[float]], width: int = 330, height: int =
         drawn.append(f'<polyline class="curve c{i % _COLOURS}" points="{points}"/>')
     drawn.append(f'<text x="{left}" y="{height - 4}">0</text>')
     drawn.append(f'<text x="{right}" y="{height - 4}" text-anchor="end">step {longest - 1}</text>')
+    return f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img">{"".join(drawn)}</svg>'
+
+
+def rates(series: Mapping[str, Sequence[tuple[float, float]]], unit: str, width: int = 520, height: int = 200) -> str:
+    """Draw shares between 0 and 1 over an amount in `unit`, which begins at 0."""
+    left, right, top, bottom = 52, width - 10, 10, height - 28
+    most = max((x for points in series.values() for x, _ in points), default=0.0) or 1.0
+    drawn = []
+    for mark in (0.0, 0.25, 0.5, 0.75, 1.0):
+        y = bottom - mark * (bottom - top)
+        drawn.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        drawn.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{mark:.0%}</text>')
+    for i, (name, points) in enumerate(series.items()):
+        line = " ".join(f"{left + x / most * (right - left):.1f},{bottom - y * (bottom - top):.1f}" for x, y in points)
+        drawn.append(f'<polyline class="curve c{i % _COLOURS}" points="{line}"/>')
+        drawn.append(
+            f'<rect class="c{i % _COLOURS}" x="{right - 12}" y="{bottom - 18 * (i + 1)}" width="10" height="10"/>'
+        )
+        drawn.append(f'<text x="{right - 18}" y="{bottom - 18 * i - 9}" text-anchor="end">{escape(name)}</text>')
+    drawn.append(f'<text x="{left}" y="{height - 8}">0</text>')
+    drawn.append(f'<text x="{right}" y="{height - 8}" text-anchor="end">{most:,.4g} {escape(unit)}</text>')
     return f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img">{"".join(drawn)}</svg>'
 
 
