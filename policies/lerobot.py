@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,26 @@ import numpy as np
 import torch
 
 from robolearn.contracts import Observations
-from robolearn.errors import CheckpointError, SpecError
+from robolearn.errors import CheckpointError, SpecError, suggest
 from robolearn.spec import ActionSpec, Feature, Spec
 from robolearn.stats import lookup
 
-__all__ = ["LeRobotActor", "load_lerobot"]
+__all__ = ["LeRobotActor", "is_lerobot", "load_lerobot"]
 
 
-def load_lerobot(folder: str | Path, rate_hz: float, device: str = "cpu") -> "LeRobotActor":
+def is_lerobot(folder: str | Path) -> bool:
+    """Return whether `folder` holds a policy as LeRobot writes it, rather than one of ours."""
+    names = ("config.json", "model.safetensors")
+    return all((Path(folder) / name).is_file() for name in names) and not (Path(folder) / "manifest.json").exists()
+
+
+def load_lerobot(
+    folder: str | Path, rate_hz: float, device: str = "cpu", rename: Mapping[str, str] | None = None
+) -> "LeRobotActor":
     """Load the LeRobot policy in `folder`; its checkpoint does not state a rate, so `rate_hz` must.
 
-    Raises `CheckpointError` when the folder holds no LeRobot policy.
+    `rename` gives its observations other names. Raises `CheckpointError` when the folder holds no LeRobot
+    policy and `SpecError` for a name that it does not have.
     """
     from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
@@ -36,7 +46,7 @@ def load_lerobot(folder: str | Path, rate_hz: float, device: str = "cpu") -> "Le
     policy = policy.to(device).eval()
     overrides = {"device_processor": {"device": device}}
     processors = make_pre_post_processors(policy.config, pretrained_path=str(folder), preprocessor_overrides=overrides)
-    return LeRobotActor(policy, processors, rate_hz)
+    return LeRobotActor(policy, processors, rate_hz, rename or {})
 
 
 class LeRobotActor:
@@ -46,9 +56,13 @@ class LeRobotActor:
     takes its noise as an argument gets ours; any other draws from a generator seeded by ours.
     """
 
-    def __init__(self, policy: Any, processors: tuple[Any, Any], rate_hz: float):
+    def __init__(self, policy: Any, processors: tuple[Any, Any], rate_hz: float, rename: Mapping[str, str]):
         self.policy, (self._before, self._after) = policy, processors
-        self.spec = _spec(policy.config, rate_hz)
+        for name in rename:
+            if name not in policy.config.input_features:
+                raise SpecError(f"The policy has no '{name}'.", expected=suggest(name, policy.config.input_features))
+        self._theirs = {rename.get(key, key): key for key in policy.config.input_features}
+        self.spec = _spec(policy.config, rate_hz, rename)
         self._has_time = getattr(policy.config, "observation_delta_indices", None) is not None
         self._takes_noise = "noise" in inspect.signature(policy.predict_action_chunk).parameters
         self.noise_shape: tuple[int, ...] = (4,)
@@ -70,12 +84,13 @@ class LeRobotActor:
         batch: dict[str, Any] = {}
         for key, feature in self.spec.observations.items():
             value = obs[key] if self._has_time or feature.kind == "text" else obs[key][:, -1]
+            name = self._theirs[key]
             if feature.kind == "text":
-                batch[key] = [str(text) for text in np.reshape(value, (len(value), -1))[:, -1]]
+                batch[name] = [str(text) for text in np.reshape(value, (len(value), -1))[:, -1]]
             elif feature.kind == "image":
-                batch[key] = torch.as_tensor(value).movedim(-1, -3).float() / 255
+                batch[name] = torch.as_tensor(value).movedim(-1, -3).float() / 255
             else:
-                batch[key] = torch.as_tensor(np.asarray(value, np.float32))
+                batch[name] = torch.as_tensor(np.asarray(value, np.float32))
         seed = int(
             np.frombuffer(np.ascontiguousarray(noise, np.float32).tobytes()[:8].ljust(8, b"\0"), np.uint64)[0] >> 1
         )
@@ -87,9 +102,10 @@ class LeRobotActor:
             return self._after(chunk).cpu().numpy()[:, : self.spec.chunk].astype(np.float32)
 
 
-def _spec(config: Any, rate_hz: float) -> Spec:
+def _spec(config: Any, rate_hz: float, rename: Mapping[str, str]) -> Spec:
     observations = {}
-    for key, feature in config.input_features.items():
+    for name, feature in config.input_features.items():
+        key = rename.get(name, name)
         if feature.type.name == "VISUAL":
             channels, height, width = feature.shape
             observations[key] = Feature("image", (height, width, channels), "uint8")

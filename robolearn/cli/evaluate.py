@@ -17,6 +17,7 @@ from robolearn.contracts import Actor, Controller, VectorEnv
 from robolearn.errors import ConfigError, suggest
 from robolearn.evaluation import EvalConfig, EvalResult, evaluate
 from robolearn.metrics import read_metrics
+from robolearn.policies.lerobot import is_lerobot, load_lerobot
 from robolearn.protocol import Protocol, evaluate_protocol
 from robolearn.registry import resolve
 from robolearn.remote import evaluate_on_ray
@@ -32,7 +33,8 @@ _USAGE = """usage: robolearn eval ckpt=DIR [episodes=N] [env=NAME] [eval.execute
 Runs a checkpoint (or the newest one of a run folder) in closed loop on seeds that training never
 saw. The environment is the one it was trained with unless env= names another. Leaves
 result.json, report.html and videos. Groups: env, eval. `policy.KEY=` overrides options that do not
-change the weights. backend=ray workers=N shares the episodes out over a Ray cluster.
+change the weights. ckpt= may also be a folder that LeRobot wrote; rename.THEIRS=OURS maps its observations.
+backend=ray workers=N shares the episodes out over a Ray cluster.
 
 A protocol fixes tasks, episodes, seeds, horizons and execution, and carries a hash; without env=
 all of its tasks are run. `robolearn list protocols` names them."""
@@ -49,6 +51,7 @@ class EvalJob:
     eval: EvalConfig = field(default_factory=EvalConfig)
     protocol: Protocol | None = None
     policy: Mapping[str, Any] | None = None
+    rename: Mapping[str, str] = field(default_factory=dict)  # a LeRobot policy's observation → the environment's
     backend: Literal["local", "ray"] = "local"  # ray: episodes shared out over `workers` processes of a cluster
     workers: int = 2
     device: str = "cpu"
@@ -69,7 +72,7 @@ def _run(given: Arguments, number: str) -> None:
     plain = compose_config("eval", given)
     plain["eval"] = {**plain["eval"], "episodes": plain.pop("episodes")}
     config = parse(EvalJob, plain, where="config")
-    actor = load(config.ckpt, config.device, policy=config.policy)
+    actor = _actor(config)
     if config.protocol is not None:
         config, envs = _under_protocol(config, config.protocol, given, actor)
     else:
@@ -204,6 +207,23 @@ def show_result(result: EvalResult, files: Sequence[Path], more: Sequence[tuple[
     table("", ("result", ""), rows)
     for path in files:
         say(f"{path.suffix.lstrip('.') or 'folder'}: {path}")
+
+
+def _actor(config: EvalJob) -> Actor:
+    """Return the actor of a checkpoint, or of a folder that LeRobot wrote, which states no rate of its own."""
+    if not is_lerobot(config.ckpt):
+        if config.rename:
+            raise ConfigError("Only a LeRobot policy's observations are renamed here.", found=dict(config.rename))
+        return load(config.ckpt, config.device, policy=config.policy)
+    if config.env is None or config.policy:
+        raise ConfigError(
+            "A LeRobot policy is evaluated as it is, in an environment that is named.",
+            found=f"env {config.env}, policy {config.policy}",
+            do="set env=NAME and leave policy.KEY out",
+        )
+    env = build_env(config.env, 1)
+    env.close()
+    return load_lerobot(config.ckpt, env.spec.rate_hz, config.device, config.rename)
 
 
 def _trained_in(ckpt: str) -> Mapping[str, Any]:

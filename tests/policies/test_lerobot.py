@@ -1,5 +1,8 @@
 """Our checkpoints in LeRobot give LeRobot's actions the same numbers as ours."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ import torch
 from robolearn import checkpoint
 from robolearn.actor import load
 from robolearn.config import to_dict
-from robolearn.errors import CheckpointError
+from robolearn.errors import CheckpointError, SpecError
 from robolearn.spec import ActionSpec, Feature, Spec
 from robolearn.transforms import Pipeline
 
@@ -24,13 +27,21 @@ SPEC = Spec(
     history=1,
     chunk=8,
 )
+PUSHT = replace(
+    SPEC,
+    observations={
+        "observation.environment_state": Feature("signal", (18,)),
+        "observation.state": Feature("signal", (2,)),
+    },
+)
 UNET = {"name": "unet", "channels": [8, 16]}
 DIFFUSION = {"network": UNET, "sampler": {"name": "ddim", "steps": 5}}
 ACT = {"backbone_norm": "frozen_batch"}
 
 
 class _Windows:
-    spec = SPEC
+    def __init__(self, spec):
+        self.spec = spec
 
     def __len__(self):
         return 50
@@ -39,19 +50,19 @@ class _Windows:
         draw = np.random.default_rng(0)
         batch = {
             key: torch.as_tensor(draw.normal(1, 2, (50, 1, *feature.shape)), dtype=torch.float32)
-            for key, feature in SPEC.observations.items()
+            for key, feature in self.spec.observations.items()
             if feature.kind == "signal"
         }
         action = torch.as_tensor(draw.uniform(-3, 1, (50, 8, 2)), dtype=torch.float32)
         return {key: value[index] for key, value in (batch | {"action": action}).items()}
 
 
-def _save(bench, folder, name, **options):
+def _save(bench, folder, name, spec=SPEC, **options):
     config = bench.config(name, history=1, chunk=8, **options)
-    pipeline = Pipeline(tuple(config.transforms(SPEC))).bind(SPEC).fit(_Windows())
+    pipeline = Pipeline(tuple(config.transforms(spec))).bind(spec).fit(_Windows(spec))
     torch.manual_seed(3)
-    policy = config.build(pipeline.transform_spec(SPEC))
-    made = checkpoint.Checkpoint({"policy": to_dict(config)}, SPEC, pipeline, policy.state_dict())
+    policy = config.build(pipeline.transform_spec(spec))
+    made = checkpoint.Checkpoint({"policy": to_dict(config)}, spec, pipeline, policy.state_dict())
     return checkpoint.save(folder, made)
 
 
@@ -98,3 +109,26 @@ def test_an_empty_folder_is_no_policy(tmp_path):
 
     with pytest.raises(CheckpointError, match=r"config\.json"):
         load_lerobot(tmp_path, rate_hz=10.0)
+
+
+def test_a_lerobot_folder_is_evaluated(bench, tmp_path):
+    """A folder that LeRobot wrote takes the place of a checkpoint; its observations may go by other names."""
+    from robolearn.cli import main
+    from robolearn.policies.lerobot import is_lerobot, load_lerobot
+    from robolearn.policies.lerobot_export import export_lerobot
+
+    saved = _save(bench, tmp_path / "ours", "act", spec=PUSHT, **ACT)
+    folder = export_lerobot(saved, tmp_path / "theirs")
+    assert is_lerobot(folder)
+    assert not is_lerobot(saved)
+    out = tmp_path / "eval"
+    given = ["env=pusht", "env.max_steps=6", "episodes=2", "eval.execute=3", "eval.videos=0", f"out={out}"]
+    assert main(["eval", f"ckpt={folder}", *given]) == 0
+    assert json.loads((out / "result.json").read_text())["episodes"] == 2
+    renamed = load_lerobot(folder, 10.0, rename={"observation.state": "agent"})
+    assert set(renamed.spec.observations) == {"agent", "observation.environment_state"}
+    obs = {"agent": np.ones((1, 1, 2)), "observation.environment_state": np.ones((1, 1, 18))}
+    assert renamed.act(obs, np.zeros((1, *renamed.noise_shape))).shape == (1, 8, 2)
+    with pytest.raises(SpecError, match="did you mean"):
+        load_lerobot(folder, 10.0, rename={"observation.stat": "agent"})
+    assert main(["eval", f"ckpt={folder}", "episodes=2"]) == 2  # no environment is named
