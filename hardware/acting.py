@@ -124,7 +124,7 @@ class _Episode:
             self._interventions += 1
         if mark == "rewind" and self._past:
             self._who, self._left = REWIND, round(_REWIND_S / self._worker.period_s)
-        elif mark == "takeover" or (self._who == REWIND and not (self._left and self._past)):
+        elif mark in ("takeover", "rewind") or (self._who == REWIND and not (self._left and self._past)):
             self._who = HUMAN
             self._jog.start(reading.state)
         elif mark == "handback" and self._who != POLICY:

@@ -60,6 +60,11 @@ class PolicyWorker:
         if self._blend is not None:
             self._blend.restart(_ROW)
 
+    @property
+    def decided(self) -> bool:
+        """There is a chunk of this episode."""
+        return self._last is not None
+
     def step(self, reading: Reading) -> np.ndarray | None:
         """Take one observation, once per period; returns the new targets [K,J+1] when a decision was due."""
         values = observation(reading, self.actor.spec, self.arm, self._base_m)

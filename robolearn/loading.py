@@ -11,6 +11,7 @@ import torch
 from robolearn.api import open_dataset
 from robolearn.contracts import Batch, EpisodeSource, WindowSource
 from robolearn.errors import DataError, SpecError, suggest
+from robolearn.interventions import intervention_weights
 from robolearn.past import PAST_ACTION, PastActions
 from robolearn.registry import resolve
 from robolearn.run import DataConfig, RunConfig
@@ -47,6 +48,8 @@ def open_training_data(config: RunConfig, pipeline: Pipeline | None = None) -> T
         # Pictures are not read for statistics.
         lean = tuple(key for key in keys if source.spec.observations[key].kind not in ("image", "depth"))
         pipeline = pipeline.fit(windows if lean == keys else _windows(config, source, lean, train))
+    if config.data.weights is not None:
+        windows = _Weighted(windows, intervention_weights(source, train, config.data.weights))
     return TrainingData(windows, validation, pipeline, windows.spec)
 
 
@@ -176,6 +179,19 @@ class _Cached:
     def gather(self, index: np.ndarray) -> Batch:
         rows = torch.as_tensor(index).to(self._device)
         return {key: value.index_select(0, rows) for key, value in self._all.items()}
+
+
+class _Weighted:
+    """Windows that say how much they count in the loss."""
+
+    def __init__(self, windows: WindowSource, weights: np.ndarray):
+        self.spec, self._windows, self._weights = windows.spec, windows, torch.as_tensor(weights)
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def gather(self, index: np.ndarray) -> Batch:
+        return self._windows.gather(index) | {"weight": self._weights[torch.as_tensor(np.asarray(index, np.int64))]}
 
 
 class _Renamed:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from robolearn.config import parse
 from robolearn.errors import ConfigError
 from robolearn.evaluation import EvalConfig
+from robolearn.interventions import InterventionWeights
 from robolearn.registry import resolve
 
 __all__ = ["DataConfig", "RunConfig", "TrainConfig", "parse_run"]
@@ -18,7 +19,8 @@ class DataConfig:
 
     `loader` is the registered way to cut windows: in memory, cached on disk, or decoded on demand.
     `keys` picks observations (all when empty), after `rename` (new name → name in the dataset);
-    `transforms` come before the policy's own, as plain data with registered names.
+    `transforms` come before the policy's own, as plain data with registered names. `weights` let the
+    human's corrections of a policy's rollouts count for more.
     """
 
     path: str
@@ -30,6 +32,7 @@ class DataConfig:
     validation_fraction: float = 0.0
     transforms: tuple[Mapping[str, Any], ...] = ()
     rename: Mapping[str, str] = field(default_factory=dict)
+    weights: InterventionWeights | None = None
 
     def __post_init__(self):
         _within("data.validation_fraction", self.validation_fraction, 0.0, 0.9)

@@ -1,7 +1,7 @@
 """`robolearn rl`: a cloned policy improved by reinforcement learning, and compared with itself before."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,8 +89,7 @@ def run_rl(plain: Mapping[str, Any], number: str = "", verb: str = "rl") -> int:
 def _with_clone(config: RLConfig, clone: Mapping[str, Any]) -> RLConfig:
     """Demonstrate and clone a task of `robolearn demo`, unless that is done; learn from it and its demonstrations."""
     folder = Path(config.out or ".") / "clone"
-    options = tuple(f"{key}={value}" for key, value in clone.items())
-    demo = parse_demo(compose_config("demo", Arguments(overrides=options)), folder)
+    demo = parse_demo(compose_config("demo", Arguments(overrides=tuple(_overrides(clone)))), folder)
     if not folders(folder):
         shutil.rmtree(folder, ignore_errors=True)
         demonstrate(demo, folder / "dataset")
@@ -98,6 +97,15 @@ def _with_clone(config: RLConfig, clone: Mapping[str, Any]) -> RLConfig:
             raise KeyboardInterrupt
     recorded = DemonstrationConfig(str(folder / "dataset"), "lerobot")
     return replace(config, ckpt=str(folder), demos=config.demos or recorded)
+
+
+def _overrides(options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield nested options as overrides, key.key=value."""
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _overrides(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}={value}"
 
 
 def _learn(config: RLConfig) -> RLResult:

@@ -2,18 +2,22 @@
 
 rcl_peer.py echo SECONDS     repeats /ping as /pong, and reports
 rcl_peer.py arm SECONDS      publishes joint states at 250 Hz that follow /forward_position_controller/commands
+rcl_peer.py node FILE        runs the policy node with a scripted actor on the robot of FILE, and drives it by services
 """
 
 import json
 import sys
+import threading
 import time
 
 import numpy as np
 
 from robolearn.hardware import messages
+from robolearn.hardware.node import PolicyNode
 from robolearn.hardware.rcl import RclTransport
 from robolearn.hardware.transport import COMMAND, DEFAULT
 from robolearn.robots.panda import PANDA
+from robolearn.spec import ActionSpec, Feature, Spec
 
 FLOATS, STATE = "std_msgs/msg/Float64MultiArray", "sensor_msgs/msg/JointState"
 
@@ -50,7 +54,73 @@ def arm(transport, seconds):
     return {"commands": seen, "last": position.tolist()}
 
 
+class Wave:
+    """A scripted actor: the last joint sways from where the arm is."""
+
+    noise_shape = (0,)
+
+    def __init__(self):
+        names = (*PANDA.joints, "gripper")
+        state = Feature(shape=(8,), names=names)
+        self.spec = Spec({"observation.state": state}, ActionSpec(8, "joint_position", names), rate_hz=20.0, chunk=16)
+
+    def act(self, obs, noise, prefix=None):
+        chunk = np.tile(obs["observation.state"][:, -1:], (1, 16, 1)).astype(float)
+        chunk[0, :, 6] += 0.01 * np.arange(16)
+        return chunk
+
+
+def node(file):
+    import rclpy
+    from diagnostic_msgs.msg import DiagnosticArray
+    from std_srvs.srv import Trigger
+
+    arguments = ["--ros-args", "-p", f"robot:={file}", "-p", "checkpoint:=scripted", "-p", "execute:=4"]
+    made = PolicyNode(lambda path: Wave(), arguments, domain=77)
+    spinning = threading.Thread(target=made.spin, daemon=True)
+    spinning.start()
+    context = rclpy.Context()
+    context.init(domain_id=77)
+    client = rclpy.create_node("operator", context=context)
+    executor = rclpy.executors.SingleThreadedExecutor(context=context)
+    executor.add_node(client)
+    seen = []
+    client.create_subscription(DiagnosticArray, "/diagnostics", lambda array: seen.append(array.status[0]), 10)
+
+    def call(verb):
+        service = client.create_client(Trigger, f"/policy/{verb}")
+        if not service.wait_for_service(timeout_sec=30):
+            return [False, "no service"]
+        future = service.call_async(Trigger.Request())
+        executor.spin_until_future_complete(future, timeout_sec=30)
+        return [future.result().success, future.result().message]
+
+    def watch(seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            executor.spin_once(timeout_sec=0.1)
+        return seen[-1].message, {each.key: each.value for each in seen[-1].values}
+
+    before = watch(1.5)
+    answers = {"disarm_idle": call("disarm"), "start": call("start")}
+    acting = watch(3.0)
+    answers["hold"] = call("hold")
+    held = watch(2.0)
+    answers["again"] = call("start")
+    again = watch(2.0)
+    answers["stop"] = call("stop")
+    watch(1.0)
+    answers["refused"] = call("start")
+    made._context.try_shutdown()
+    spinning.join(10)
+    made.close()
+    return {"answers": answers, "before": before, "acting": acting, "held": held, "again": again}
+
+
 def main():
+    if sys.argv[1] == "node":
+        sys.stdout.write("\n" + json.dumps(node(sys.argv[2])) + "\n")
+        return
     transport = RclTransport(77, "peer")
     result = {"echo": echo, "arm": arm}[sys.argv[1]](transport, float(sys.argv[2]))
     sys.stdout.write("\n" + json.dumps(result) + "\n")

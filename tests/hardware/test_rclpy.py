@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from robolearn.config import parse
 from robolearn.hardware import messages
 from robolearn.hardware.dds import DdsTransport
+from robolearn.hardware.deploy import RobotConfig
+from robolearn.hardware.processes import start_twin
 from robolearn.hardware.ros_robot import RosRobot, RosRobotConfig
 from robolearn.hardware.transport import LATCHED
 from robolearn.robots.panda import PANDA
@@ -48,8 +51,8 @@ def transport():
     made.close()
 
 
-def result(process):
-    out, err = process.communicate(timeout=60)
+def result(process, seconds=60):
+    out, err = process.communicate(timeout=seconds)
     assert process.returncode == 0, err[-2000:]
     return json.loads(out.strip().splitlines()[-1])
 
@@ -101,6 +104,33 @@ def test_a_closed_loop_at_250_hz_by_counts(peer, transport):
     report = result(process)
     assert report["commands"] > 0.5 * ticks
     assert np.allclose(report["last"], target)
+
+
+def test_the_node_runs_a_policy_and_obeys_its_services(peer, tmp_path):
+    pytest.importorskip("mujoco")
+    ros = {"controller": "forward", "rate_hz": 100.0, "connect_s": 60.0}
+    robot = {"name": "ros2/test", "domain": 77, "ros": ros}
+    (tmp_path / "robot.yaml").write_text(json.dumps(robot))  # JSON is YAML
+    twin = {"scene": "reach", "personality": "forward"}
+    stage = start_twin(parse(RobotConfig, {**robot, "twin": twin}))
+    try:
+        report = result(peer("node", tmp_path / "robot.yaml"), seconds=240)
+    finally:
+        stage.close()
+    answers = report["answers"]
+    assert answers["start"] == [True, "acting"]
+    assert answers["again"] == [True, "acting"]
+    assert answers["hold"] == [True, "hold"]
+    assert answers["stop"] == [True, "stop"]
+    assert answers["refused"][0] is False
+    assert "disarm" in answers["refused"][1]
+    assert report["before"][0] == "disarmed"
+    for name in ("acting", "again"):
+        message, values = report[name]
+        assert (message, values["acting"]) == ("acting", "True")
+    assert int(report["acting"][1]["decisions"]) >= 3
+    assert int(report["again"][1]["decisions"]) > int(report["acting"][1]["decisions"])
+    assert report["held"][0] == "holding"
 
 
 def test_a_latched_message_reaches_a_late_node(peer, transport):
