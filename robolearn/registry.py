@@ -39,6 +39,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "paligemma": "robolearn.nets.backbones.paligemma:PaliGemma",
         "qwen2_5_vl": "robolearn.nets.backbones.qwen_vl:Qwen25VL",
         "qwen3_vl": "robolearn.nets.backbones.qwen_vl:Qwen3VL",
+        "small": "robolearn.nets.backbones.small:Small",
         "smolvlm": "robolearn.nets.backbones.smolvlm:SmolVLM",
     },
     # Reinforcement learning from a clone: a frozen config with `build(problem) -> Algorithm`.

@@ -19,6 +19,7 @@ from robolearn.nets.backbones import (
     build_backbone,
     open_backbone,
     pretrained_weights,
+    sentence_of,
     side_of,
     vocabulary_of,
 )
@@ -119,20 +120,27 @@ class VLAConfig:
         texts = [key for key, feature in spec.observations.items() if feature.kind == "text"]
         if len(texts) != 1:
             raise SpecError("A VLA follows one instruction.", found=texts, expected="one text observation, as 'task'")
-        taken = self.head.tokenizer.vocabulary if isinstance(self.head, TokensHeadConfig) else 0
-        tokenizer = self.prompt.tokenizer or self.vlm.weights
         steps: list[Transform] = [
-            resolve("transform", "tokenize_prompt")(
-                texts[0],
-                template=self.prompt.template,
-                tokenizer=tokenizer,
-                length=self.prompt.length,
-                vocabulary=vocabulary_of(self.vlm) - (0 if tokenizer else taken),
-            ),
+            self._read_text(texts[0]),
             resolve("transform", "image_to_float")(size=self.image_size or _square(side_of(self.vlm))),
             resolve("transform", "normalize")({"*": self.observation_norm, "action": self.action_norm}),
         ]
         return [*steps, self.head.codec()] if isinstance(self.head, TokensHeadConfig) else steps
+
+    def _read_text(self, key: str) -> Transform:
+        """Return the step from instructions to what the backbone reads: token numbers, or a sentence's vector."""
+        sentence = sentence_of(self.vlm)
+        if sentence is not None:
+            return resolve("transform", "embed_text")(key, "observation.prompt", sentence)
+        taken = self.head.tokenizer.vocabulary if isinstance(self.head, TokensHeadConfig) else 0
+        tokenizer = self.prompt.tokenizer or self.vlm.weights
+        return resolve("transform", "tokenize_prompt")(
+            key,
+            template=self.prompt.template,
+            tokenizer=tokenizer,
+            length=self.prompt.length,
+            vocabulary=vocabulary_of(self.vlm) - (0 if tokenizer else taken),
+        )
 
     def build(self, spec: Spec) -> "VLAPolicy":
         """Return the policy for `spec`, with random weights."""

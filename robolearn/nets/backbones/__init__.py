@@ -5,6 +5,7 @@ from robolearn.nets.backbones.resolve import (
     build_backbone,
     open_backbone,
     pretrained_weights,
+    sentence_of,
     side_of,
     vocabulary_of,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "build_backbone",
     "open_backbone",
     "pretrained_weights",
+    "sentence_of",
     "side_of",
     "vocabulary_of",
 ]

@@ -12,7 +12,15 @@ from robolearn.errors import CheckpointError, ConfigError, suggest
 from robolearn.files import read_json, sha256
 from robolearn.nets.backbones.base import Backbone, BackboneConfig
 
-__all__ = ["build_backbone", "open_backbone", "pretrained_weights", "read_tensors", "side_of", "vocabulary_of"]
+__all__ = [
+    "build_backbone",
+    "open_backbone",
+    "pretrained_weights",
+    "read_tensors",
+    "sentence_of",
+    "side_of",
+    "vocabulary_of",
+]
 
 # Entries of a config.json that say nothing about the architecture.
 _NOISE = ("_name_or_path", "architectures", "transformers_version", "torch_dtype", "dtype", "auto_map")
@@ -59,8 +67,18 @@ def vocabulary_of(config: BackboneConfig) -> int:
 def side_of(config: BackboneConfig) -> int | None:
     """Return the side [px] of the pictures that the backbone was trained on, where its options state one."""
     options = config.options
-    side = options.get("vision_config", {}).get("image_size") or next(iter(options.get("image_sizes", ())), None)
-    return side if isinstance(side, int) else None
+    sides = (
+        options.get("image_size"),
+        options.get("vision_config", {}).get("image_size"),
+        *options.get("image_sizes", ()),
+    )
+    return next((side for side in sides if isinstance(side, int)), None)
+
+
+def sentence_of(config: BackboneConfig) -> str | None:
+    """Return the sentence encoder whose vectors the backbone reads instead of token numbers, if any."""
+    name = config.options.get("sentence")
+    return name if isinstance(name, str) else None
 
 
 def pretrained_weights(backbone: Backbone) -> dict[str, torch.Tensor]:
