@@ -49,6 +49,7 @@ class ChunkConfig:
     observation_norm: Norm = "mean_std"
     action_norm: Norm = "mean_std"
     spline: SplineConfig | None = None
+    embed_images: str = ""  # a frozen image encoder by its registered name, instead of one that is trained
 
     def __post_init__(self):
         if self.history < 1 or self.chunk < 1:
@@ -60,7 +61,7 @@ class ChunkConfig:
 
     def transforms(self, spec: Spec) -> Sequence[Transform]:
         """Return the unfitted steps that end at the network: images to float, text to vectors, normalisation."""
-        steps = default_transforms(spec, self.observation_norm, self.action_norm)
+        steps = default_transforms(spec, self.observation_norm, self.action_norm, self.embed_images)
         if self.spline:
             steps.append(resolve("transform", "bspline")(self.spline.points, self.spline.degree))
         return steps
@@ -94,17 +95,23 @@ class ChunkPolicy(nn.Module):
         yield from parameter_groups(self)
 
 
-def default_transforms(spec: Spec, observation_norm: Norm, action_norm: Norm) -> list[Transform]:
-    """Return the unfitted steps before a network: images to float, text to vectors, normalisation."""
-    kinds = {feature.kind for feature in spec.observations.values()}
+def default_transforms(
+    spec: Spec, observation_norm: Norm, action_norm: Norm, embed_images: str = ""
+) -> list[Transform]:
+    """Return the unfitted steps before a network: images to floats or vectors, text to vectors, normalisation."""
+    images = [key for key, feature in spec.observations.items() if feature.kind == "image"]
+    modes: dict[str, Norm] = {"*": observation_norm, "action": action_norm}
     steps: list[Transform] = []
-    if "image" in kinds:
+    if images and embed_images:
+        steps.append(resolve("transform", "embed_images")(embed_images))
+        modes |= dict.fromkeys(images, "identity")
+    elif images:
         steps.append(resolve("transform", "image_to_float")())
     texts = [key for key, feature in spec.observations.items() if feature.kind == "text"]
     for key in texts:
         output = "observation.language" if len(texts) == 1 else f"{key}.embedding"
         steps.append(resolve("transform", "embed_text")(key=key, output=output))
-    steps.append(resolve("transform", "normalize")({"*": observation_norm, "action": action_norm}))
+    steps.append(resolve("transform", "normalize")(modes))
     return steps
 
 

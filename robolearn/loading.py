@@ -94,7 +94,7 @@ def cached(data: TrainingData, budget_mb: int, device: torch.device) -> Training
     """
     if len(data.windows) == 0:
         raise DataError("There is nothing to learn from.", found="0 windows", expected="at least one episode")
-    features = data.windows.spec.observations.values()
+    features = data.pipeline.transform_spec(data.windows.spec).observations.values()
     if any(feature.kind not in ("signal", "text") for feature in features):
         return data
     probe = data.pipeline.forward(data.windows.gather(np.arange(1)))

