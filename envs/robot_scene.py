@@ -36,10 +36,13 @@ class TaskScene:
         self._actuators = [env.model.actuator(prefix + name).id for name in (*arm.joints, *arm.gripper.joints)]
         self._open, self._closed = np.array(arm.gripper.open_), np.array(arm.gripper.closed)
         self._options: BatchOptions = env.options
+        self._hold_s = (env.task.hold_steps - 1) / env.task.rate_hz
+        self._held_from_s = np.inf
 
     def reset(self, seed: int) -> None:
         """Start the episode of `seed`, as the environment does."""
         self._env.reset(seed=[seed])
+        self._held_from_s = np.inf
 
     def step(self, target_rad: np.ndarray, gripper_m: float) -> None:
         data = self._env.data[0]
@@ -66,9 +69,11 @@ class TaskScene:
         return self._env.task.observe(self._env.view)[0].astype(np.float32)
 
     def success(self) -> bool:
-        """Say whether the task's condition holds at this instant."""
+        """Say whether the task's condition has held for as long as the task asks, at every call since then."""
         self._env.refresh(0)
-        return bool(self._env.task.success(self._env.view)[0])
+        now_s = float(self._env.data[0].time)
+        self._held_from_s = min(self._held_from_s, now_s) if self._env.task.success(self._env.view)[0] else np.inf
+        return now_s - self._held_from_s >= self._hold_s - 1e-6
 
     def instruction(self) -> str:
         """Return the task in words."""

@@ -5,6 +5,7 @@ from typing import Literal
 
 from robolearn.errors import ConfigError
 from robolearn.hardware.calibration import Calibration, read_calibration
+from robolearn.hardware.devices import LeaderConfig
 from robolearn.hardware.limits import SafetyConfig
 from robolearn.hardware.ros_robot import RosRobot, RosRobotConfig
 from robolearn.hardware.transport import Transport
@@ -45,6 +46,7 @@ class RobotConfig:
     blend_s: float = 0.1
     jog_m_s: float = 0.15  # of the tool, at a device's full deflection
     calibration: str | None = None
+    leader: LeaderConfig | None = None
     twin: TwinOptions | None = None
 
     def __post_init__(self):

@@ -6,11 +6,11 @@ import select
 import struct
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -34,11 +34,13 @@ class Twist:
     yaw: float = 0.0
     gripper: float = 0.0  # positive opens
     mark: str = ""  # one of MARKS
+    joints_rad: tuple[float, ...] | None = None  # where a leader arm is, instead of the shares
+    width_m: float | None = None  # of its gripper
 
     @property
     def idle(self) -> bool:
         """Nothing is asked for."""
-        return not (any(self.linear) or self.yaw or self.gripper or self.mark)
+        return not (any(self.linear) or self.yaw or self.gripper or self.mark or self.joints_rad)
 
 
 class Device(Protocol):
@@ -173,7 +175,8 @@ class Jog:
         """Return the targets from now on; the second one is due at the next call.
 
         The motion goes on for half of the chunk and then stands, so that a human who falls silent
-        leaves an arm that comes to rest. A pose out of reach is not followed.
+        leaves an arm that comes to rest. A pose out of reach is not followed. Where a leader arm asks for
+        joints, all of them go there together.
         """
         if self._joints is None or self.pose is None:
             raise HardwareError("The jog has not started.", do="call start with the arm's state")
@@ -191,6 +194,11 @@ class Jog:
     def _move(
         self, twist: Twist, point: np.ndarray, axes: np.ndarray, joints: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if twist.joints_rad is not None:
+            away = np.clip(twist.joints_rad, self._arm.low_rad, self._arm.high_rad) - joints
+            solved = joints + away * min(1.0, self._speed_rad_s * self.period_s / max(float(np.abs(away).max()), 1e-9))
+            (point,), (axes,) = self._kinematics.pose(solved[None])
+            return point, axes, solved
         angle = np.clip(twist.yaw, -1, 1) * self._speed_rad_s * self.period_s
         turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
         wanted = point + np.clip(twist.linear, -1, 1) * self._speed_m_s * self.period_s, turn @ axes
@@ -200,7 +208,11 @@ class Jog:
         return *wanted, solved
 
     def _next_width(self, twist: Twist, steps: int) -> float:
-        moved = self._width_m + np.clip(twist.gripper, -1, 1) * 0.1 * self.period_s * steps
+        most = 0.1 * self.period_s * steps
+        asked = np.clip(twist.gripper, -1, 1) * most
+        if twist.width_m is not None:
+            asked = np.clip(twist.width_m - self._width_m, -most, most)
+        moved = self._width_m + asked
         return float(np.clip(moved, 0.0, self._arm.gripper.width_m))
 
 
@@ -208,13 +220,28 @@ class Jog:
 DEVICES = {
     "gamepad": "robolearn.hardware.teleop:Gamepad",
     "keyboard": "robolearn.hardware.teleop:Keyboard",
+    "leader": "robolearn.hardware.devices:Leader",
     "page": "robolearn.hardware.page:Page",
+    "spacemouse": "robolearn.hardware.devices:SpaceMouse",
 }
 
 
-def open_device(name: str) -> Device:
-    """Open a device by name; the address of a page is its `url`."""
-    if name not in DEVICES:
-        raise HardwareError(f"Unknown device '{name}'.", expected=suggest(name, DEVICES))
-    module, _, attribute = DEVICES[name].partition(":")
-    return getattr(import_module(module), attribute)()
+def open_device(name: str, leader: Callable[[], tuple[Any, ...]] | None = None) -> Device:
+    """Open a device by name; the address of a page is its `url`.
+
+    "spacemouse+keyboard" takes the motion from one and the marks from the other. `leader` gives what a
+    leader arm is opened with: its transport, arm and config.
+    """
+    motion, _, marks = name.partition("+")
+    if motion not in DEVICES:
+        raise HardwareError(f"Unknown device '{motion}'.", expected=suggest(motion, DEVICES))
+    module, _, attribute = DEVICES[motion].partition(":")
+    kind = getattr(import_module(module), attribute)
+    if motion == "leader" and leader is None:
+        raise HardwareError("A leader arm needs a robot with a `leader`.", do="state robot.leader.topic")
+    opened = kind(*leader()) if motion == "leader" and leader is not None else kind()
+    if not marks:
+        return opened
+    from robolearn.hardware.devices import Together
+
+    return Together(opened, open_device(marks, leader))

@@ -20,7 +20,7 @@ from robolearn.errors import ConfigError, suggest
 from robolearn.hardware import commands
 from robolearn.hardware.board import CalibrateConfig
 from robolearn.hardware.calibration import write_calibration
-from robolearn.hardware.deploy import RobotConfig
+from robolearn.hardware.deploy import RobotConfig, open_transport
 from robolearn.hardware.record import Recorded
 from robolearn.hardware.teleop import open_device
 from robolearn.intervals import wilson
@@ -36,7 +36,8 @@ _USAGE = """usage: robolearn robot VERB [robot=twin/panda] [key=value ...]
   check     read without moving: rates, jitter, joints, limits, clock, what protects the arm when we die
   calibrate look at a board: camera intrinsics, hand-eye, joint offsets: calibrate.camera=NAME [device=…];
             robot.calibration=FILE uses what it found
-  teleop    drive by hand: device=keyboard|gamepad|page
+  teleop    drive by hand: device=keyboard|gamepad|spacemouse|leader|page,
+            or two: spacemouse+page takes the motion from one and the marks from the other
   record    teleoperate and save episodes: device=… dataset=DIR task="…" episodes=N [action=ee_pose]
   rollout   let a policy act, with interventions: ckpt=DIR episodes=N [device=…] [dataset=DIR]
             continuity=committed|rest|blend delay_steps=N joins its chunks across the delay of inference
@@ -160,7 +161,7 @@ def _opened(config: RobotJob, needed: bool = False) -> Generator[Any]:
         return
     if config.simulated:
         raise ConfigError("A human needs real time.", found=f"device={config.device}", do="leave out simulated=true")
-    device = open_device(config.device)
+    device = open_device(config.device, _leader(config.robot) if config.robot.leader is not None else None)
     url = getattr(device, "url", None)
     if url:
         say(f"open {url}")
@@ -168,6 +169,10 @@ def _opened(config: RobotJob, needed: bool = False) -> Generator[Any]:
         yield device
     finally:
         device.close()
+
+
+def _leader(robot: RobotConfig) -> Callable[[], tuple[Any, ...]]:
+    return lambda: (open_transport(robot), resolve("robot", robot.arm), robot.leader)
 
 
 def _sink(folder: str) -> Callable[[Spec], EpisodeSink]:

@@ -6,7 +6,9 @@ import pytest
 from robolearn.errors import HardwareError
 from robolearn.hardware.kinematics import Kinematics
 from robolearn.hardware.limits import SafetyConfig, limits_of
+from robolearn.robots.kinova3 import KINOVA3
 from robolearn.robots.panda import PANDA
+from robolearn.robots.ur5e import UR5E
 
 
 @pytest.fixture(scope="module")
@@ -14,16 +16,18 @@ def poses():
     return np.random.default_rng(0).uniform(PANDA.low_rad, PANDA.high_rad, (50, 7))
 
 
-def test_the_panda_is_mujocos(poses):
+@pytest.mark.parametrize("arm", [PANDA, UR5E, KINOVA3], ids=lambda arm: arm.name)
+def test_an_arm_is_mujocos(arm):
     mujoco = pytest.importorskip("mujoco")
     scene = pytest.importorskip("robolearn.envs.scene")
     spec = scene.tabletop()
-    scene.add_arm(spec, PANDA, visual=False)
+    scene.add_arm(spec, arm, visual=False)
     model = spec.compile()
     data = mujoco.MjData(model)
     site = model.site("robot0_grip_site").id
-    addresses = [model.joint("robot0_" + name).qposadr[0] for name in PANDA.joints]
-    points, axes = Kinematics(PANDA).pose(poses)
+    addresses = [model.joint("robot0_" + name).qposadr[0] for name in arm.joints]
+    poses = np.random.default_rng(0).uniform(arm.low_rad, arm.high_rad, (50, len(arm.joints)))
+    points, axes = Kinematics(arm).pose(poses)
     for q, point, mat in zip(poses, points, axes, strict=True):
         data.qpos[addresses] = q
         mujoco.mj_kinematics(model, data)

@@ -109,6 +109,7 @@ def test_a_closed_loop_at_250_hz_by_counts(peer, transport):
 def test_the_node_runs_a_policy_and_obeys_its_services(peer, tmp_path):
     pytest.importorskip("mujoco")
     ros = {"controller": "forward", "rate_hz": 100.0, "connect_s": 60.0}
+    ros |= {"gripper_topic": "/gripper_controller/commands", "gripper_joint": "finger_joint1"}
     robot = {"name": "ros2/test", "domain": 77, "ros": ros}
     (tmp_path / "robot.yaml").write_text(json.dumps(robot))  # JSON is YAML
     twin = {"scene": "reach", "personality": "forward"}

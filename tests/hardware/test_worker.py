@@ -1,5 +1,7 @@
 """Policy → ring → executor → topics → MuJoCo twin on a simulated clock, on the reach task."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,14 @@ def test_a_policy_reaches_through_the_whole_stack(controller, personality, laten
     assert episode["success"]
     assert episode["mode"] == "run"
     assert actor.tasks == {"reach the marker"}
+
+
+@pytest.mark.parametrize(("arm", "controller", "personality"), [("ur5e", "forward", "ur"), ("kinova3", "jtc", "jtc")])
+def test_other_arms_reach(arm, controller, personality):
+    made = replace(config(controller, personality), arm=arm)
+    result = commands.rollout(made, Seeker(), 1, 8, 160, seed=3, simulated=True)
+    (episode,) = result["episodes"]
+    assert (episode["success"], episode["mode"]) == (True, "run")
 
 
 def test_a_policy_that_answers_nonsense_never_moves_the_arm():
