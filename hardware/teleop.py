@@ -242,6 +242,4 @@ def open_device(name: str, leader: Callable[[], tuple[Any, ...]] | None = None) 
     opened = kind(*leader()) if motion == "leader" and leader is not None else kind()
     if not marks:
         return opened
-    from robolearn.hardware.devices import Together
-
-    return Together(opened, open_device(marks, leader))
+    return import_module("robolearn.hardware.devices").Together(opened, open_device(marks, leader))
