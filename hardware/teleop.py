@@ -235,11 +235,15 @@ def open_device(name: str, leader: Callable[[], tuple[Any, ...]] | None = None) 
     motion, _, marks = name.partition("+")
     if motion not in DEVICES:
         raise HardwareError(f"Unknown device '{motion}'.", expected=suggest(motion, DEVICES))
-    module, _, attribute = DEVICES[motion].partition(":")
-    kind = getattr(import_module(module), attribute)
+    kind = _load(DEVICES[motion])
     if motion == "leader" and leader is None:
         raise HardwareError("A leader arm needs a robot with a `leader`.", do="state robot.leader.topic")
     opened = kind(*leader()) if motion == "leader" and leader is not None else kind()
     if not marks:
         return opened
-    return import_module("robolearn.hardware.devices").Together(opened, open_device(marks, leader))
+    return _load("robolearn.hardware.devices:Together")(opened, open_device(marks, leader))
+
+
+def _load(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(import_module(module), attribute)
