@@ -267,6 +267,8 @@ class SqliteFile:
                 rows = connection.execute(f"SELECT {columns} FROM message_definitions")
                 texts = {str(name): str(text) for name, text, encoding in rows if encoding == "ros2msg"}
             rows = connection.execute("SELECT id, name, type, serialization_format FROM topics").fetchall()
+        if not all(isinstance(number, int) for number, *_ in rows):
+            raise DataError(f"{path}: a topic is damaged.", do="restore the file")
         self._topics = {int(number): str(topic) for number, topic, _, _ in rows}
         self.channels = {
             str(topic): Channel(str(topic), full_name(str(kind)), self._definitions(str(kind), texts, form == "cdr"))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from robolearn.config import parse
+from robolearn.data.bench import bench
 from robolearn.data.compare import compare
 from robolearn.data.detect import OpenOptions, detect
 from robolearn.data.edit import edit
@@ -23,6 +24,7 @@ from robolearn.data.repair import repair_dataset
 from robolearn.data.replay import replay
 from robolearn.data.stats import signal_stats
 from robolearn.data.verify import verify_source
+from robolearn.data.view import view
 from robolearn.errors import DataError
 
 __all__ = ["COMMANDS", "convert", "edit", "info", "repair", "stats", "verify"]
@@ -113,6 +115,7 @@ def convert(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 COMMANDS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "bench": bench,
     "compare": compare,
     "convert": convert,
     "edit": edit,
@@ -122,4 +125,5 @@ COMMANDS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "replay": replay,
     "stats": stats,
     "verify": verify,
+    "view": view,
 }

@@ -87,9 +87,9 @@ def _walk(path: Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         ) from error
     datasets: dict[str, Any] = {}
     groups: dict[str, Any] = {"": file}
-    seen = {h5o.get_info(file.id).addr}
     stack = [("", file)]
     try:
+        seen = {h5o.get_info(file.id).addr}
         while stack:
             prefix, group = stack.pop()
             for name in group:

@@ -110,6 +110,8 @@ def _opened(path: Path) -> Generator[tuple[Any, Any]]:
             if not container.streams.video:
                 raise DataError(f"{path} holds no video stream.", do="restore the file")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise DataError(f"{path} has an unknown codec.", do="restore the file")
             if stream.width * stream.height > _MAX_PIXELS:
                 raise DataError(f"{path} declares too large a picture.", found=f"{stream.width}×{stream.height}")
             yield container, stream

@@ -198,8 +198,8 @@ def _decode(codec: Mapping[str, Any], data: Any, size: int, where: str) -> Any:
             return bz2.BZ2Decompressor().decompress(data, size + 1)
         if kind == "lzma":
             return lzma.LZMADecompressor().decompress(data, size + 1)
-        if kind == "blosc" and int.from_bytes(data[4:8], "little") != size:
-            raise ValueError("the blosc header declares another size")
+        if kind == "blosc":
+            _check_blosc(bytes(data[:16]), len(data), size)
         if kind == "lz4" and int.from_bytes(data[:4], "little") != size:
             raise ValueError("the lz4 header declares another size")
         if kind in _IMAGE_CODECS:
@@ -211,6 +211,21 @@ def _decode(codec: Mapping[str, Any], data: Any, size: int, where: str) -> Any:
         return numcodecs.get_codec(options).decode(data, out)
     except (ValueError, RuntimeError, TypeError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{where} cannot be decompressed.", found=str(error)[:120], do="restore the file") from error
+
+
+def _check_blosc(header: bytes, stored: int, size: int) -> None:
+    """Raise `ValueError` unless the header agrees with the buffers: the decoder believes it.
+
+    https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
+    """
+    numbers = [int.from_bytes(header[at : at + 4], "little") for at in (4, 8, 12)]
+    plain = len(header) == 16 and bool(header[2] & 2)
+    if len(header) < 16 or numbers[0] != size or numbers[2] != stored or not header[3]:
+        raise ValueError("the blosc header declares another size")
+    blocks = -(-size // max(numbers[1], 1))
+    too_short = stored != size + 16 if plain else stored < 16 + 4 * blocks
+    if too_short or not 0 < numbers[1] <= max(size, 1):
+        raise ValueError("the blosc header declares impossible blocks")
 
 
 def _decode_picture(kind: str, data: bytes) -> np.ndarray:
