@@ -90,7 +90,7 @@ class AlohaEnv(RowsEnv):
         self.model = mujoco.MjModel.from_xml_path(self._file)
         self.data = [mujoco.MjData(self.model) for _ in range(num_envs)]
         self._reward_of = _Transfer(self.model) if len(self.kind.objects) == 1 else _Insertion(self.model)
-        self._cameras = Cameras(lambda visual, look: mujoco.MjSpec.from_file(self._file), config.renderer)
+        self._cameras = Cameras(lambda visual, look: mujoco.MjModel.from_xml_path(self._file), config.renderer)
         self._threads = min(config.threads or len(os.sched_getaffinity(0)), num_envs)
         self._pool: ThreadPoolExecutor | None = None
         self._qpos, self._qvel = np.zeros((num_envs, self.model.nq)), np.zeros((num_envs, self.model.nv))

@@ -72,7 +72,7 @@ class BatchEnv(RowsEnv):
         self._substeps = round(1.0 / (task.rate_hz * self.model.opt.timestep))
         self._threads = min(self.options.threads or len(os.sched_getaffinity(0)), num_envs)
         self._pool: ThreadPoolExecutor | None = None
-        self._cameras = Cameras(self._scene, self.options.renderer)
+        self._cameras = Cameras(lambda visual, look: self._scene(visual, look).compile(), self.options.renderer)
         self._middle_rad = np.array([mount.middle_rad for mount in task.mounts])
         self._allocate()
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from robolearn.contracts import Observations
 from robolearn.envs.base import RowsEnv
+from robolearn.envs.gym_experts import EXPERTS, PickCube
 from robolearn.errors import EnvError, MissingLibraryError, suggest
 from robolearn.spec import ActionSpec, Feature, Spec
 
@@ -88,6 +89,13 @@ class GymEnv(RowsEnv):
                 f"{self.config.name} gives no pictures.", do="options={render_mode: rgb_array}, and an OpenGL library"
             )
         return picture
+
+    def expert(self) -> PickCube:
+        """Return the scripted demonstrator, bound to this environment; few environments have one."""
+        name = self.config.name.removeprefix("gym/")
+        if name not in EXPERTS:
+            raise EnvError(f"No scripted expert for '{name}'.", expected=", ".join(EXPERTS))
+        return EXPERTS[name](self.observe, self.num_envs)
 
     def close_extras(self, **kwargs: Any) -> None:
         for row in self.rows:

@@ -58,10 +58,10 @@ _DEFAULT = "raster"
 class Cameras:
     """Renders states of a scene. Visual scenes are compiled when the first picture of them is asked for.
 
-    `scene(visual, look)` gives the scene, with or without meshes, in one of its looks.
+    `scene(visual, look)` gives the model, with or without meshes, in one of its looks.
     """
 
-    def __init__(self, scene: Callable[[bool, int], mujoco.MjSpec], renderer: str):
+    def __init__(self, scene: Callable[[bool, int], mujoco.MjModel], renderer: str = "auto"):
         name = _DEFAULT if renderer == "auto" else renderer
         if name not in _RENDERERS:
             raise EnvError(f"Unknown renderer '{renderer}'.", expected=suggest(renderer, ["auto", *_RENDERERS]))
@@ -90,7 +90,7 @@ class Cameras:
         look, camera, width, height, fine = key
         with self._lock:
             if look not in self._models:
-                self._models[look] = self._scene(self._visual, look).compile()
+                self._models[look] = self._scene(self._visual, look)
             model = self._models[look]
             if key not in self._renderers:
                 names = [model.camera(index).name for index in range(model.ncam)]

@@ -7,6 +7,7 @@ Meta-World's bit for bit, rewards to single precision. Repaired: `reset(seed)` d
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from robolearn.contracts import Observations
 from robolearn.envs.exact.layout import RowModel, layout
 from robolearn.envs.exact.rows import COUNTERS, RowsEnv, ran_away
+from robolearn.envs.images import Cameras
 from robolearn.envs.metaworld_terms import NATIVE, Scene, Terms, record_of
 from robolearn.errors import ConfigError, suggest
 from robolearn.seeding import generator
@@ -88,7 +90,17 @@ class MetaWorldEnv(RowsEnv):
         self._obs = np.zeros((num_envs, 39))
         self._threads = min(config.threads or len(os.sched_getaffinity(0)), num_envs)
         self._pool: ThreadPoolExecutor | None = None
+        self._drawn = copy(self.model)  # resets move bodies of the model: it shows the row that is drawn
+        self._cameras = Cameras(lambda visual, look: self._drawn)
         self.declare(self._make_spec())
+
+    def render(  # ty: ignore[incompatible-method-override]  # one row, as `contracts.VectorEnv` has it
+        self, row: int = 0, camera: str = "corner", width: int = 480, height: int = 360
+    ) -> np.ndarray:
+        """Return a picture [height,width,3] uint8 of one row."""
+        for name in _MOVED:
+            getattr(self._drawn, name)[...] = self._rows[row].own(name)
+        return self._cameras.picture(self.data[row], camera, (width, height), fine=True)
 
     def close_extras(self, **kwargs: Any) -> None:
         if self._pool is not None:

@@ -8,13 +8,14 @@ import mujoco
 import numpy as np
 
 from robolearn.contracts import Observations
-from robolearn.envs.exact.engine import Engine
+from robolearn.envs.exact.engine import Engine, load_model
 from robolearn.envs.exact.experts import EXPERTS, ExactExpert
 from robolearn.envs.exact.export import Export
 from robolearn.envs.exact.lean import LeanEngine
 from robolearn.envs.exact.placement import BoxSizer, draw_joints, place
 from robolearn.envs.exact.rows import COUNTERS, RowsEnv, ran_away
 from robolearn.envs.exact.terms import Raw, Terms, View, proprioception
+from robolearn.envs.images import Cameras
 from robolearn.envs.perturb import RAD_PER_M, Commands, Perturbations, check_levels
 from robolearn.errors import EnvError
 from robolearn.seeding import generator
@@ -73,11 +74,18 @@ class ExactEnv(RowsEnv):
         self.model = self.engine.model
         self.sizes = {body: np.tile(low, (num_envs, 1)) for body, low, _ in terms.sizes}
         self._sizers = {body: BoxSizer(export, self.model, body, high) for body, _, high in terms.sizes}
+        self._cameras = Cameras(lambda visual, look: _visible(export))
         self._allocate()
         self.declare(self._make_spec())
         self._commands = Commands(self.perturb, num_envs, _noise_scale(export))
         self._objects = _object_bodies(export, self.model)
         self._jitter = {key: np.zeros_like(value) for key, value in self._last.items()}
+
+    def render(  # ty: ignore[incompatible-method-override]  # one row, as `contracts.VectorEnv` has it
+        self, row: int = 0, camera: str = "agentview", width: int = 480, height: int = 360
+    ) -> np.ndarray:
+        """Return a picture [height,width,3] uint8 of one row; objects that differ in size are drawn alike."""
+        return self._cameras.picture(self.engine.data[row], camera, (width, height), fine=True)
 
     def close_extras(self, **kwargs: Any) -> None:
         self.engine.close()
@@ -248,6 +256,13 @@ class ExactEnv(RowsEnv):
             robot="+".join(arm.robot for arm in self.export.arms),
             metadata={"env": f"robosuite/{self.export.task}", "fidelity": fidelity},
         )
+
+
+def _visible(export: Export) -> mujoco.MjModel:
+    """Return the exact model without its collision geometry, which robosuite hides too."""
+    model = load_model(export)
+    model.geom_group[model.geom_group == 0] = 5
+    return model
 
 
 def _noise_scale(export: Export) -> np.ndarray:

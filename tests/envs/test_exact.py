@@ -287,3 +287,13 @@ def check_agreement(task, episodes, points):
         rates.append(sum(outcome.success for outcome in outcomes) / episodes)
         env.close()
     assert abs(rates[0] - rates[1]) <= points, rates
+
+
+def test_a_picture_shows_each_row():
+    for fidelity in ("exact", "lean"):
+        env = build("Lift", 2, fidelity=fidelity)
+        env.reset(seed=[1, 2])
+        pictures = [env.render(row, width=96, height=72).astype(int) for row in (0, 1)]
+        red = [(picture[..., 0] > picture[..., 1] + 60) for picture in pictures]
+        assert min(mask.sum() for mask in red) > 5
+        assert (red[0] != red[1]).any()

@@ -8,6 +8,7 @@ import pytest
 
 from robolearn.api import make_env
 from robolearn.errors import EnvError
+from robolearn.rollout import ExpertController, rollout
 from robolearn.testing import check_env
 
 
@@ -74,3 +75,20 @@ def test_what_cannot_be_driven_is_refused():
         make_env("gym/CartPole-v1", 1)
     with pytest.raises(EnvError, match="did you mean 'Pendulum-v1'"):
         make_env("gym/Pendulam-v1", 1)
+
+
+def test_the_cube_of_gym_hil_is_lifted():
+    check_expert(episodes=6, least=0.8)
+
+
+@pytest.mark.long
+def test_the_cube_of_gym_hil_is_lifted_in_a_hundred_episodes():
+    check_expert(episodes=100, least=0.95)
+
+
+def check_expert(episodes, least):
+    env = make_env("gym/gym_hil/PandaPickCubeBase-v0", 6)
+    outcomes = rollout(env, ExpertController(env.expert(), 3), range(episodes), 3)
+    assert sum(outcome.success for outcome in outcomes) / episodes >= least
+    with pytest.raises(EnvError, match="No scripted expert"):
+        make_env("gym/Pusher-v5", 1).expert()
