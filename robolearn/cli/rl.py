@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from robolearn.actor import load
-from robolearn.checkpoint import folders
+from robolearn.checkpoint import find, folders
 from robolearn.cli.arguments import Arguments, parse_arguments
-from robolearn.cli.compose import compose_config, jobs
+from robolearn.cli.compose import compose_config, jobs, merge
 from robolearn.cli.demo import demonstrate, parse_demo
 from robolearn.cli.evaluate import evaluate_with_bar, film_policy, show_result
 from robolearn.cli.job import Job, out_folder
 from robolearn.cli.show import progress, say
 from robolearn.cli.train import train_with_bar
-from robolearn.errors import ConfigError
+from robolearn.errors import CheckpointError, ConfigError
+from robolearn.files import read_json
 from robolearn.metrics import read_metrics
 from robolearn.report import write_report
 from robolearn.rl.training import DemonstrationConfig, RLConfig, RLResult, compare, env_options, finetune, parse_rl
@@ -28,14 +29,14 @@ Improves a checkpoint with a reward (rl.reward=sparse: 1 with success), keeps th
 seeds, and compares it with the checkpoint on `episodes` unseen seeds, the same for both. Leaves a
 checkpoint that deploys like any other, metrics.jsonl, result.json, report.html and videos.
 With clone.task=NAME instead of ckpt, the task of `robolearn demo` is demonstrated and cloned first.
-Groups: algo, env, eval, experiment. A run goes on with the same options and rl.resume=RUN."""
+Groups: algo, env, eval, experiment. A run goes on with `robolearn rl rl.resume=RUN`."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Improve one checkpoint, or one per value of a sweep."""
     given = parse_arguments(arguments, _USAGE)
     for number, single in enumerate(jobs(given)):
-        status = run_rl(compose_config("rl", single), f"{number:03d}" if given.multirun else "")
+        status = run_rl(_plain(single), f"{number:03d}" if given.multirun else "")
         if status:
             return status
     return 0
@@ -44,14 +45,15 @@ def main(arguments: Sequence[str]) -> int:
 def run_rl(plain: Mapping[str, Any], number: str = "", verb: str = "rl") -> int:
     """Improve and evaluate what `plain` says; returns the exit status."""
     plain = dict(plain)
-    plain["eval"] = {**plain["eval"], "episodes": plain.pop("episodes")}
-    clone = plain.pop("clone")
+    if "episodes" in plain:
+        plain["eval"] = {**plain["eval"], "episodes": plain.pop("episodes")}
+    clone = plain.pop("clone", None)
     if (clone is None) == (plain["ckpt"] is None):
         raise ConfigError("rl needs a clone.", do="name one with ckpt=RUN, or let clone.task=NAME make it")
     config = parse_rl({**plain, "ckpt": plain["ckpt"] or ""})
     wanted = str(Path(config.out) / number) if config.out and number else config.out
     resume = config.rl.resume
-    out = out_folder(verb, wanted or resume, resumes=resume is not None)
+    out = out_folder(verb, wanted or (str(find(resume).parent.parent) if resume else None), resumes=resume is not None)
     config = replace(config, out=str(out))
     job = Job(verb, out, {**plain, "clone": clone, "out": None})
     if clone is not None:
@@ -60,7 +62,7 @@ def run_rl(plain: Mapping[str, Any], number: str = "", verb: str = "rl") -> int:
     with job.stage("learning"):
         learned = _learn(config)
     if learned.interrupted:
-        say(f"stopped at step {learned.steps}; go on with the same options and rl.resume={out}")
+        say(f"stopped at step {learned.steps}; go on with: robolearn rl rl.resume={out}")
         return 130
     options = env_options(config)
     with job.stage("before"):
@@ -84,6 +86,14 @@ def run_rl(plain: Mapping[str, Any], number: str = "", verb: str = "rl") -> int:
     ]
     show_result(after, [learned.checkpoint, *videos, report, out / "result.json"], rows)
     return 0
+
+
+def _plain(given: Arguments) -> Mapping[str, Any]:
+    """Compose the config; a resumed run that names no algorithm starts from its own."""
+    resume = given.value("rl.resume")
+    if not resume or given.value("algo") or given.value("experiment"):
+        return compose_config("rl", given)
+    return merge(read_json(find(resume).parent.parent / "run.json", CheckpointError)["config"], given)
 
 
 def _with_clone(config: RLConfig, clone: Mapping[str, Any]) -> RLConfig:

@@ -29,6 +29,9 @@ def test_the_verb_improves_compares_and_reports(clone, tmp_path, capsys):
         outcome["seed"] for outcome in result["baselines"]["before"]["outcomes"]
     ]
     assert "Content-Security-Policy" in (out / "report.html").read_text()
+    assert main(["rl", f"rl.resume={out}", "rl.steps=260"]) == 0
+    longer = json.loads((out / "result.json").read_text())
+    assert longer["learning"]["steps"] >= 260 > result["learning"]["steps"] - 60
     assert main(["eval", f"ckpt={out}", "episodes=2", "eval.videos=0", f"out={tmp_path / 'eval'}"]) == 0
 
 
