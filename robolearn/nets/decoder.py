@@ -26,6 +26,7 @@ class LayerSizes:
     feed: int
     activation: Literal["silu", "gelu"] = "silu"
     adaptive: bool = False
+    eps: float = 1e-6  # of the norms
 
 
 class Layer(nn.Module):
@@ -36,7 +37,7 @@ class Layer(nn.Module):
         width, queries, keys = sizes.width, sizes.heads * sizes.head_dim, sizes.groups * sizes.head_dim
         self.cross, self.head_dim = cross, sizes.head_dim
         self.activation: Callable[[Tensor], Tensor] = F.silu if sizes.activation == "silu" else _gelu
-        self.norm, self.feed_norm = Norm(width, sizes.adaptive), Norm(width, sizes.adaptive)
+        self.norm, self.feed_norm = (Norm(width, sizes.adaptive, sizes.eps) for _ in range(2))
         source = keys if cross else width
         self.query = nn.Linear(width, queries, bias=False)
         self.key, self.value = nn.Linear(source, keys, bias=False), nn.Linear(source, keys, bias=False)
@@ -82,8 +83,9 @@ class Layer(nn.Module):
 class Norm(nn.Module):
     """RMS norm; adaptive, a signal scales and shifts what it gives and gates what is added (π0.5)."""
 
-    def __init__(self, width: int, adaptive: bool = False):
+    def __init__(self, width: int, adaptive: bool = False, eps: float = 1e-6):
         super().__init__()
+        self.eps = eps
         self.scale = nn.Parameter(torch.ones(width)) if not adaptive else None
         self.modulate = nn.Linear(width, 3 * width) if adaptive else None
         if self.modulate is not None:
@@ -93,7 +95,7 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor, signal: Tensor | None = None) -> tuple[Tensor, Tensor | float]:
         """Return the normed x [B,N,W] and the gate [B,1,W] of what is added."""
-        y = F.rms_norm(x.float(), (x.shape[-1],), eps=1e-6).to(x.dtype)
+        y = F.rms_norm(x.float(), (x.shape[-1],), eps=self.eps).to(x.dtype)
         if self.modulate is None or signal is None:
             return y if self.scale is None else y * self.scale, 1.0
         scale, shift, gate = self.modulate(signal).chunk(3, -1)

@@ -36,6 +36,7 @@ class ExpertConfig:
     time: Literal["concat", "adaln"] = "concat"
     causal: bool = False
     activation: Literal["silu", "gelu"] = "silu"
+    eps: float = 1e-6  # of the norms
 
     def __post_init__(self):
         if self.width < 2 or self.width % 2 or self.feed < 0 or self.depth < 0 or self.cross_every < 0:
@@ -67,16 +68,20 @@ class ActionExpert(nn.Module):
             *(width, backbone.heads, backbone.groups, backbone.head_dim, config.feed or 4 * width),
             activation=config.activation,
             adaptive=adaptive,
+            eps=config.eps,
         )
         self.layers = nn.ModuleList(
             Layer(sizes, cross=bool(config.cross_every and number % config.cross_every)) for number in range(depth)
         )
-        self.norm = Norm(width, adaptive)
+        self.norm = Norm(width, adaptive, config.eps)
         # Without rotary positions the actions need places of their own.
         self.places = nn.Parameter(torch.randn(1, chunk, width) * 0.02) if self.theta is None else None
 
     def forward(self, chunk: Tensor, time: Tensor, memory: Memory, extra: Tensor | None = None) -> Tensor:
-        """Return [B,K,A]; `extra` [B,M,W] are tokens before the actions that do not see them."""
+        """Return [B,K,A]; `extra` [B,M,W] are tokens before the actions that do not see them.
+
+        Of a memory that stopped at an earlier layer only the layers that have one run.
+        """
         x, signal = self._enter(chunk, time)
         before = 0 if extra is None else extra.shape[1]
         x = x if extra is None else torch.cat([extra.to(x.dtype), x], 1)
@@ -84,7 +89,7 @@ class ActionExpert(nn.Module):
         turn = rotary(memory.next[:, None] + steps, self.head_dim, self.theta)
         local = rotary(steps[None], self.head_dim, self.theta)
         mask = self._visible(steps, before, memory)
-        for number, layer in enumerate(self.layers):
+        for number, layer in enumerate(self.layers[: -(-len(memory.keys) // self.stride)]):
             past = (memory.keys[number * self.stride], memory.values[number * self.stride])
             x = layer(x, past, mask, local if layer.cross else turn, signal)[0]
         return self.outputs(self.norm(x[:, before:], signal)[0])
