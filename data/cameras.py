@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from robolearn.data.video import VideoOptions
+from robolearn.data.video import VideoOptions, quantize_depth
 from robolearn.errors import DataError
 
 __all__ = ["Camera", "EncodedVideo"]
@@ -48,6 +48,7 @@ class Camera:
         capacity: int = 64,
     ):
         self.folder, self.key, self.shape, self.fps, self.options = folder, key, shape, fps, options
+        self._depth = len(shape) == 2
         self._when_full = when_full
         self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(capacity)
         self._process: subprocess.Popen | None = None
@@ -55,7 +56,7 @@ class Camera:
         self._episodes = self._frames = self._missed = self._dropped = 0
 
     def add(self, frame: np.ndarray) -> None:
-        """Append one frame [H,W,3] uint8, which must not change afterwards."""
+        """Append one frame [H,W,3] uint8, or depth [H,W] float32 m; it must not change afterwards."""
         if self._frames == 0:
             self._begin()
         item = ("frame", (self._missed, frame))
@@ -112,7 +113,7 @@ class Camera:
             self._thread.start()
         self._episodes += 1
         header = {"path": str(self._path), "height": self.shape[0], "width": self.shape[1], "fps": self.fps}
-        self._queue.put(("begin", header | {"options": asdict(self.options)}))
+        self._queue.put(("begin", header | {"options": asdict(self.options), "depth": self._depth}))
 
     def _feed(self) -> None:
         process: Any = subprocess.Popen(
@@ -142,7 +143,7 @@ class Camera:
         elif kind == "frame":
             missed, frame = value
             process.stdin.write(b"R" * missed + b"F")
-            process.stdin.write(np.ascontiguousarray(frame).data)
+            process.stdin.write(np.ascontiguousarray(quantize_depth(frame) if self._depth else frame).data)
         else:
             tags, answer = value
             process.stdin.write(tags)

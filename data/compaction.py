@@ -193,11 +193,14 @@ def _write_tasks(root: Path, entries: Sequence[Entry]) -> None:
 def _write_info(root: Path, info: Mapping[str, Any], entries: Sequence[Entry]) -> Mapping[str, Any]:
     features = {key: dict(feature) for key, feature in info["features"].items()}
     for key, feature in features.items():
-        if feature["dtype"] == "video" and "info" not in feature:
+        stated = feature.get("info", {})
+        if feature["dtype"] == "video" and "video.codec" not in stated:
             place = {"chunk_index": 0, "file_index": 0, "video_key": key}
             facts = probe(root / info["video_path"].format(**place))
             facts.pop("frames")
-            feature["info"] = facts | {"video.channels": 3, "has_audio": False, "is_depth_map": False}
+            feature["info"] = (
+                facts | {"video.channels": feature["shape"][2], "has_audio": False, "is_depth_map": False} | stated
+            )
     total = entries[-1].episode + 1
     new = {
         **info,

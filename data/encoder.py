@@ -39,9 +39,10 @@ def main() -> None:
 
 def _episode(header: dict, source: BufferedReader) -> dict:
     path, shape = Path(header["path"]), (header["height"], header["width"])
-    encoder = Encoder(path, header["fps"], shape, VideoOptions(**header["options"]))
-    frame = np.zeros((*shape, 3), np.uint8)
-    counts, sampled = np.zeros((3, 256), np.int64), 0
+    depth = bool(header.get("depth"))
+    encoder = Encoder(path, header["fps"], shape, VideoOptions(**header["options"]), depth)
+    frame = np.zeros(shape, np.uint16) if depth else np.zeros((*shape, 3), np.uint8)
+    counts, sampled = np.zeros((1, 4096) if depth else (3, 256), np.int64), 0
     try:
         while (tag := source.read(1)) in (b"F", b"R"):
             if tag == b"F":
@@ -69,7 +70,7 @@ def _fill(source: BufferedReader, frame: np.ndarray) -> None:
 
 def _skip(source: BufferedReader, header: dict) -> None:
     Path(header["path"]).unlink(missing_ok=True)
-    size = header["height"] * header["width"] * 3
+    size = header["height"] * header["width"] * (2 if header.get("depth") else 3)
     while (tag := source.read(1)) in (b"F", b"R"):
         if tag == b"F":
             source.read(size)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from robolearn.data.files import positive, read_json
+from robolearn.data.video import DEPTH_INFO
 from robolearn.errors import DataError, RobolearnError
 from robolearn.spec import ActionSpec, Feature, Spec
 
@@ -41,6 +42,12 @@ class StoredFeature:
     @property
     def visual(self) -> bool:
         return self.dtype in ("image", "video")
+
+    @property
+    def depth(self) -> bool:
+        """Whether the pictures are depth maps."""
+        info = self.info or {}
+        return self.visual and bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,13 @@ def features_of(spec: Spec, extras: Mapping[str, np.ndarray], images: str) -> di
         if feature.kind == "image":
             names: list[str] | None = ["height", "width", "channels"]
             features[key] = {"dtype": images, "shape": list(feature.shape), "names": names}
+        elif feature.kind == "depth":
+            if feature.unit not in ("", "m") or feature.dtype != "float32":
+                raise DataError(
+                    f"Depth '{key}' is not in metres.", found=f"{feature.dtype} {feature.unit}", do="convert it"
+                )
+            names = ["height", "width", "channels"]
+            features[key] = {"dtype": "video", "shape": [*feature.shape, 1], "names": names, "info": dict(DEPTH_INFO)}
         elif feature.kind != "text":
             names = list(feature.names) or None
             features[key] = {"dtype": feature.dtype, "shape": list(feature.shape) or [1], "names": names}
@@ -188,9 +202,8 @@ def _spec(path: Path, raw: Mapping[str, Any], features: Mapping[str, StoredFeatu
 
 def _observation(feature: StoredFeature) -> Feature:
     if feature.visual:
-        depth = bool((feature.info or {}).get("is_depth_map") or (feature.info or {}).get("video.is_depth_map"))
-        if depth:
-            return Feature("depth", feature.shape[:2], "float32", unit=str((feature.info or {}).get("depth_unit", "")))
+        if feature.depth:
+            return Feature("depth", feature.shape[:2], "float32", unit="m")
         return Feature("image", feature.shape, "uint8")
     names = feature.names if feature.shape and len(feature.names) == feature.shape[0] else ()
     return Feature("signal", feature.shape, feature.dtype, names=names)

@@ -135,6 +135,9 @@ def write_v2(source: EpisodeSource, root: Path, modality: bool = False, video: V
     if root.exists() and any(root.iterdir()):
         raise DataError(f"{root} exists.", do="pick an empty or new folder")
     spec, options = source.spec, video or VideoOptions(codec="h264")
+    depth = [key for key, feature in spec.observations.items() if feature.kind == "depth"]
+    if depth:
+        raise DataError("LeRobot v2.1 has no place for depth.", found=depth, do="write lerobot (v3), or drop it")
     features = features_of(spec, {}, "video")
     keys = [key for key in features if key not in AUTO_FEATURES]
     tasks: dict[str, int] = {}

@@ -19,7 +19,7 @@ from robolearn.data.files import inside
 from robolearn.data.lerobot_info import AUTO_FEATURES, StoredFeature, load_info
 from robolearn.data.options import NoOptions
 from robolearn.data.tables import decode_images, one_array, open_parquet, plain_numbers, read_parquet, to_array
-from robolearn.data.video import decode_span
+from robolearn.data.video import DEPTH_INFO, DEPTH_PIXELS, decode_span, depth_levels
 from robolearn.errors import DataError, suggest
 
 __all__ = ["REAL_TIME", "LeRobotReader", "open_dataset"]
@@ -181,10 +181,25 @@ class LeRobotReader:
         path, from_s = self.video_file(episode, key)
         feature = self._feature(key)
         fps = self.info.fps
+        if feature.depth:
+            return self._depth(path, feature, from_s + start / fps, stop - start)
         frames = decode_span(path, from_s + start / fps, stop - start, fps)
         if len(frames) and frames.shape[1:] != feature.shape:
             raise DataError(f"{path} has another size than declared.", found=frames.shape[1:], expected=feature.shape)
         return frames.reshape(-1, *feature.shape)
+
+    def _depth(self, path: Path, feature: StoredFeature, start_s: float, count: int) -> np.ndarray:
+        """Return depth [count,H,W] float32 m."""
+        stated = feature.info or {}
+        wrong = [
+            name for name, value in DEPTH_INFO.items() if name.startswith("video.") and stated.get(name, value) != value
+        ]
+        if wrong:
+            raise DataError(f"{self.info.path}: depth is quantised in another way.", found=wrong)
+        levels = decode_span(path, start_s, count, self.info.fps, DEPTH_PIXELS)
+        if len(levels) and (levels.dtype != np.uint16 or levels.shape[1:] != feature.shape[:2] or levels.max() > 4095):
+            raise DataError(f"{path} holds no depth of the declared size.", found=levels.shape, expected=feature.shape)
+        return depth_levels()[levels.reshape(-1, *feature.shape[:2])]
 
 
 class _DataFile:

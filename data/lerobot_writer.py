@@ -23,7 +23,7 @@ from robolearn.data.files import is_leftover, write_json
 from robolearn.data.journal import Entry, Journal
 from robolearn.data.lerobot_info import features_of
 from robolearn.data.lerobot_v3 import REAL_TIME, LeRobotReader
-from robolearn.data.video import VideoOptions
+from robolearn.data.video import DEPTH, VideoOptions
 from robolearn.errors import DataError, suggest
 from robolearn.spec import Feature, Spec, check
 
@@ -205,9 +205,8 @@ class LeRobotWriter:
             if key not in self._cameras:
                 shape = self.spec.observations[key].shape
                 limits = (self.options.when_full, self.options.queue_frames)
-                self._cameras[key] = Camera(
-                    self.journal.folder, key, shape, self.spec.rate_hz, self.options.video, *limits
-                )
+                video = DEPTH if len(shape) == 2 else self.options.video
+                self._cameras[key] = Camera(self.journal.folder, key, shape, self.spec.rate_hz, video, *limits)
 
     @property
     def _video_keys(self) -> list[str]:

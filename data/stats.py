@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robolearn.data.video import depth_levels
+
 __all__ = ["QUANTILES", "Sketch", "histogram_stats", "image_histogram", "merge_moments", "moments", "signal_stats"]
 
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
@@ -34,9 +36,13 @@ def moments(flat: np.ndarray) -> Stats:
 
 
 def image_histogram(frames: Iterable[np.ndarray]) -> np.ndarray:
-    """Return the counts [C,256] of uint8 `frames` (H, W, C)."""
+    """Return the counts [C,256] of uint8 `frames` (H, W, C), or [1,4096] of depth levels (H, W) uint16."""
     counts = np.zeros((0, 256), np.int64)
     for frame in frames:
+        if frame.ndim == 2:
+            depths = np.bincount(frame.ravel(), minlength=4096)[None]
+            counts = depths if not len(counts) else counts + depths
+            continue
         if not len(counts):
             counts = np.zeros((frame.shape[-1], 256), np.int64)
         for channel in range(frame.shape[-1]):
@@ -45,8 +51,9 @@ def image_histogram(frames: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def histogram_stats(counts: np.ndarray, frames: int) -> Stats:
-    """Return exact statistics in [0, 1], shaped (C,1,1), of uint8 images with histogram `counts` [C,256]."""
-    levels = np.arange(256) / 255.0
+    """Return exact statistics, shaped (C,1,1): in [0, 1] of pictures with histogram `counts` [C,256], in metres
+    of depth with counts [1,4096]."""
+    levels = np.arange(256) / 255.0 if counts.shape[1] == 256 else depth_levels().astype(np.float64)
     total = counts.sum(1, keepdims=True)
     mean = (counts * levels).sum(1, keepdims=True) / total
     std = np.sqrt((counts * (levels - mean) ** 2).sum(1, keepdims=True) / total)
@@ -54,7 +61,7 @@ def histogram_stats(counts: np.ndarray, frames: int) -> Stats:
     cumulative = np.cumsum(counts, axis=1)
     stats = {
         "min": levels[seen.argmax(1)],
-        "max": levels[255 - seen[:, ::-1].argmax(1)],
+        "max": levels[len(levels) - 1 - seen[:, ::-1].argmax(1)],
         "mean": mean[:, 0],
         "std": std[:, 0],
     } | {name: levels[(cumulative >= q * total).argmax(1)] for name, q in QUANTILES.items()}

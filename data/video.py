@@ -12,7 +12,30 @@ import numpy as np
 
 from robolearn.errors import DataError
 
-__all__ = ["Encoder", "VideoOptions", "decode_span", "join", "probe"]
+__all__ = [
+    "DEPTH",
+    "DEPTH_INFO",
+    "DEPTH_PIXELS",
+    "Encoder",
+    "VideoOptions",
+    "decode_span",
+    "depth_levels",
+    "join",
+    "probe",
+    "quantize_depth",
+]
+
+# Depth as LeRobot stores it: 12 bit, finer near than far, in metres; what lies outside is clipped.
+_NEAR_M, _FAR_M, _SHIFT_M, _QUANTA = 0.01, 10.0, 3.5, 4095
+DEPTH_PIXELS = "gray12le"
+DEPTH_INFO = {
+    "is_depth_map": True,
+    "depth_unit": "m",
+    "video.depth_min": _NEAR_M,
+    "video.depth_max": _FAR_M,
+    "video.shift": _SHIFT_M,
+    "video.use_log": True,
+}
 
 _ENCODERS = {"av1": "libsvtav1", "h264": "libx264", "hevc": "libx265"}
 _MAX_PIXELS = 8192 * 8192
@@ -28,10 +51,30 @@ class VideoOptions:
     preset: str = ""
 
 
-class Encoder:
-    """Writes uint8 RGB frames (H, W, 3) of one rate into an mp4; odd sizes are refused by yuv420p."""
+DEPTH = VideoOptions("hevc", gop=2)
 
-    def __init__(self, path: Path, fps: float, shape: tuple[int, int], options: VideoOptions):
+
+def quantize_depth(depth_m: np.ndarray) -> np.ndarray:
+    """Return float depth [m] as 12-bit levels, uint16."""
+    low, high = np.log(_NEAR_M + _SHIFT_M), np.log(_FAR_M + _SHIFT_M)
+    share = (np.log(np.maximum(depth_m, 0) + _SHIFT_M) - low) / (high - low)
+    return np.rint(share * _QUANTA).clip(0, _QUANTA).astype(np.uint16)
+
+
+def depth_levels() -> np.ndarray:
+    """Return the depth [m] of each of the 4096 levels, float32."""
+    low, high = np.log(_NEAR_M + _SHIFT_M), np.log(_FAR_M + _SHIFT_M)
+    levels = np.exp(low + np.arange(_QUANTA + 1) * ((high - low) / _QUANTA)) - _SHIFT_M
+    return levels.clip(_NEAR_M, _FAR_M).astype(np.float32)
+
+
+class Encoder:
+    """Writes uint8 RGB frames (H, W, 3) of one rate into an mp4; odd sizes are refused by yuv420p.
+
+    With `depth` the frames are 12-bit levels (H, W) uint16, kept without loss.
+    """
+
+    def __init__(self, path: Path, fps: float, shape: tuple[int, int], options: VideoOptions, depth: bool = False):
         import av
 
         _quiet()
@@ -41,17 +84,17 @@ class Encoder:
         rate = Fraction(fps).limit_denominator(100000)
         settings = {"crf": str(options.crf), "g": str(options.gop), "preset": options.preset or _preset(options.codec)}
         if options.codec == "hevc":
-            settings["x265-params"] = "log-level=none"
+            settings["x265-params"] = "lossless=1:log-level=none" if depth else "log-level=none"
         self._stream: Any = self._container.add_stream(_ENCODERS[options.codec], rate=rate, options=settings)
         self._stream.height, self._stream.width = shape
-        self._stream.pix_fmt = "yuv420p"
+        self._stream.pix_fmt = DEPTH_PIXELS if depth else "yuv420p"
         self.frames = 0
 
     def write(self, frame: np.ndarray) -> None:
         """Append one frame."""
         import av
 
-        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        picture = _depth_frame(frame) if frame.ndim == 2 else av.VideoFrame.from_ndarray(frame, format="rgb24")
         picture.pts = self.frames
         picture.time_base = 1 / self._stream.codec_context.framerate
         with _same_scheduling():
@@ -63,6 +106,17 @@ class Encoder:
         if self.frames:
             self._container.mux(self._stream.encode(None))
         self._container.close()
+
+
+def _depth_frame(levels: np.ndarray) -> Any:
+    import av
+
+    picture = av.VideoFrame(levels.shape[1], levels.shape[0], DEPTH_PIXELS)
+    plane = picture.planes[0]
+    rows = np.zeros((levels.shape[0], plane.line_size), np.uint8)
+    rows[:, : 2 * levels.shape[1]] = levels.astype("<u2").view(np.uint8)
+    plane.update(rows.tobytes())
+    return picture
 
 
 @contextmanager
