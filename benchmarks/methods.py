@@ -92,9 +92,9 @@ class Cell:
 
 
 def ranked(variant: Variant, folder: Path) -> PolicyActor:
-    """Return the flow policy that draws eight chunks and keeps the one nearest to the others."""
+    """Return the flow policy that draws eight chunks and keeps the one that agrees best with the chunk before."""
     inner = robolearn.load(folder)
-    config = parse(RankedConfig, {"policy": {"name": "flow"}, "samples": 8})
+    config = parse(RankedConfig, {"policy": {"name": "flow"}, "samples": 8, "frozen": 0})
     return make_actor(RankedPolicy(config, inner.policy), inner.pipeline, inner.spec)
 
 
@@ -114,7 +114,7 @@ VARIANTS = {
     "meanflow1": Variant("MeanFlow, 1 evaluation", "meanflow", {}, episodes=500),
     "warm": Variant("flow, warm start, 2 evaluations", "flow", {"prefix": {"name": "warm"}}, {"continuity": "rest"}),
     "act_blend": Variant("ACT, temporal ensembling", "act", {}, {"execute": 1, "continuity": "blend"}),
-    "ranked": Variant("flow, nearest of 8 samples", "flow", around=ranked),
+    "ranked": Variant("flow, of 8 samples the most coherent", "flow", None, {"continuity": "rest"}, ranked),
     "composed": Variant("composition of flow and diffusion, 8 steps", "flow", around=composed, episodes=500),
 }
 

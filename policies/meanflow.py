@@ -27,6 +27,7 @@ __all__ = ["MeanFlowConfig", "MeanFlowPolicy"]
 class MeanFlowConfig(ChunkConfig):
     """`spans` is the part of a batch that learns t < r (the rest learns the velocity itself).
 
+    `times` are drawn uniformly, or as in table 1d, which hardly visits the noise (t=0) where one step starts.
     `power` p weights a sample by 1/(error² + 1e-3)^p (eq. 22); `dispersive` scales the loss that spreads
     the features of the network's middle block.
     """
@@ -34,6 +35,7 @@ class MeanFlowConfig(ChunkConfig):
     name: Literal["meanflow"] = "meanflow"
     steps: int = 1
     spans: float = 0.75
+    times: Literal["uniform", "logit_normal"] = "uniform"
     power: float = 0.5
     dispersive: float = 0.0
     goals: GoalConfig = field(default_factory=GoalConfig)
@@ -107,8 +109,12 @@ class MeanFlowPolicy(ChunkPolicy):
         return target
 
     def _draw_times(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Draw t <= r [B] from two logit-normals (table 1d); r = t beyond the first part."""
-        start, stop = (torch.randn(2, count, device=device) * 1.0 + 0.4).sigmoid().sort(0).values
+        """Draw t <= r [B], sorted from two draws; r = t beyond the first part."""
+        if self.config.times == "uniform":
+            draws = torch.rand(2, count, device=device)
+        else:
+            draws = (torch.randn(2, count, device=device) + 0.4).sigmoid()
+        start, stop = draws.sort(0).values
         spans = torch.arange(count, device=device) < self._span_count(count)
         return start, torch.where(spans, stop, start)
 

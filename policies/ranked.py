@@ -30,17 +30,24 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class RankedConfig:
-    """`policy` holds the options of the policy that is sampled; `decay` discounts later actions of a prefix."""
+    """`policy` holds the options of the policy that is sampled; `decay` discounts later actions of a prefix.
+
+    Of a prefix the first `frozen` actions are kept (all without it); the others only rate.
+    """
 
     name: Literal["ranked"] = "ranked"
     policy: dict[str, Any] = field(default_factory=lambda: {"name": "flow"})
     samples: int = 8
     by: Literal["agreement", "score"] = "agreement"
     decay: float = 0.8
+    frozen: int | None = None
 
     def __post_init__(self):
-        if self.samples < 1 or not 0 < self.decay <= 1 or "name" not in self.policy:
-            raise ConfigError("Ranking options are out of range.", found=self, expected="samples >= 1, 0 < decay <= 1")
+        frozen = 0 if self.frozen is None else self.frozen
+        if self.samples < 1 or not 0 < self.decay <= 1 or frozen < 0 or "name" not in self.policy:
+            raise ConfigError(
+                "Ranking options are out of range.", found=self, expected="samples >= 1, 0 < decay <= 1, frozen >= 0"
+            )
         self._inner()  # refuse bad options now
 
     @property
@@ -109,7 +116,7 @@ class RankedPolicy(nn.Module):
             rating = self.policy.score(wide, chunks).unflatten(0, (count, samples))
         else:
             rating = self._agreement(sets, prefix)
-        return pin_prefix(take_best(sets, rating), prefix)
+        return pin_prefix(take_best(sets, rating), None if prefix is None else prefix[:, : self.config.frozen])
 
     def _agreement(self, chunks: Tensor, prefix: Tensor | None) -> Tensor:
         """Rate chunks [B,N,K,A] by their distance to the prefix, or to each other; returns [B,N]."""
