@@ -106,7 +106,9 @@ def test_ranking_refuses_what_it_cannot_rank(bench):
         policy.sample(bench.batch(policy), bench.noise(policy), torch.zeros(4, 99, 2))
 
 
-@pytest.mark.parametrize("path", sorted(p for p in CONFIGS.glob("*.yaml") if "vla" not in p.stem), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(p for p in CONFIGS.glob("*.yaml") if "vla" not in p.stem), ids=lambda path: path.stem
+)
 def test_every_config_is_one_of_its_policy(path):
     options = yaml.safe_load(path.read_text())
     assert options["name"] in names("policy")
