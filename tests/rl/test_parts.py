@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from robolearn.errors import CheckpointError, ConfigError
+from robolearn.errors import CheckpointError, ConfigError, DataError
 from robolearn.rl.advantages import by_decision, gae, group_advantage, n_step
-from robolearn.rl.collect import Trajectories, Trajectory
+from robolearn.rl.collect import Trajectories, Trajectory, demonstrations
 from robolearn.rl.critics import CriticConfig, hl_gauss
 from robolearn.rl.learning import Critics, Trained
 from robolearn.rl.replay import Replay, symmetric, transitions
 from robolearn.rollout import Outcome, StepRecord
 from robolearn.seeding import generator
+from robolearn.spec import ActionSpec, Feature, Spec
 
 
 def _episode(reward, terminated, success=False):
@@ -193,3 +194,47 @@ def test_a_clock_does_not_terminate():
     first, second = take(_record([False, False], truncated=(True, True)))
     assert not first.terminated
     assert len(second) == 1
+
+
+class _Recorded:
+    """Two episodes of three steps; the second says that it succeeded in its middle."""
+
+    spec = Spec({"x": Feature(shape=(1,))}, ActionSpec(1), 10.0)
+    lengths = np.array([3, 3])
+
+    def read(self, episode, keys, start=0, stop=None):
+        frames = {"x": np.arange(3.0)[:, None] + 10 * episode, "action": np.full((3, 1), 0.5)}
+        if episode == 1:
+            frames |= {"next.success": np.array([False, True, True]), "next.reward": np.array([0.1, 0.2, 0.3])}
+        missing = [key for key in keys if key not in frames]
+        if missing:
+            raise DataError(f"no {missing}")
+        return {key: frames[key] for key in keys}
+
+
+class _Watches:
+    """Notes what it saw; its own actions are not the recorded ones."""
+
+    def begin(self, rows, episodes, obs):
+        self.began = int(episodes[0])
+
+    def act(self, obs, active):
+        self.seen = obs["x"].copy()
+        return np.full((1, 1), -9.0)
+
+    def notes(self):
+        return {"seen": self.seen}
+
+
+def test_demonstrations_are_trajectories_of_an_explorer_that_watched():
+    source = _Recorded()
+    first, second = demonstrations(source, _Watches(), source.spec, range(2))
+    assert first.notes["seen"][:, 0].tolist() == [0.0, 1.0, 2.0]
+    assert first.reward.tolist() == [0.0, 0.0, 1.0]  # kept, so it worked
+    assert first.terminated
+    assert first.action[:, 0].tolist() == [0.5] * 3
+    assert second.reward.tolist() == [0.0, 1.0]
+    (dense,) = demonstrations(source, _Watches(), source.spec, [1], dense=True)
+    assert dense.reward.tolist() == [0.1, 0.2]
+    with pytest.raises(DataError, match="no reward"):
+        list(demonstrations(source, _Watches(), source.spec, [0], dense=True))
