@@ -7,9 +7,9 @@ import numpy as np
 
 from robolearn import registry
 from robolearn.contracts import EpisodeSource
-from robolearn.errors import SpecError
+from robolearn.errors import HardwareError, SpecError
 from robolearn.hardware.acting import rollout
-from robolearn.hardware.deploy import RobotConfig, make_robot, open_transport
+from robolearn.hardware.deploy import RobotConfig, make_ros_robot, open_transport
 from robolearn.hardware.limits import limits_of
 from robolearn.hardware.looking import calibrate
 from robolearn.hardware.processes import start_twin
@@ -35,11 +35,13 @@ def list_robots() -> list[dict[str, Any]]:
 
 def check(config: RobotConfig, seconds: float = 2.0) -> dict[str, Any]:
     """Look at a robot without moving it: rates, jitter, joints, limits, clock, protection, cameras."""
+    if config.driver != "ros":
+        raise HardwareError("Only robots on a ROS 2 graph can be checked.", found=config.driver, do="use its own tools")
     twin = start_twin(config) if config.twin is not None else None
     arm = resolve("robot", config.arm)
     transport = open_transport(config)
     try:
-        robot = make_robot(config, transport)
+        robot = make_ros_robot(config, transport)
         robot.connect()
         cameras = {name: transport.subscriber(f"/{name}/image_raw", "sensor_msgs/msg/Image") for name in config.cameras}
         states = transport.subscriber(config.ros.state_topic, "sensor_msgs/msg/JointState")

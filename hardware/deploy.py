@@ -3,15 +3,28 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from robolearn.contracts import Robot
 from robolearn.errors import ConfigError
 from robolearn.hardware.calibration import Calibration, read_calibration
+from robolearn.hardware.cameras import VideoConfig
 from robolearn.hardware.devices import LeaderConfig
 from robolearn.hardware.limits import SafetyConfig
-from robolearn.hardware.ros_robot import RosRobot, RosRobotConfig
+from robolearn.hardware.makers import open_maker
+from robolearn.hardware.ros_robot import RosRobot, RosRobotConfig, command_topic
 from robolearn.hardware.transport import Transport
 from robolearn.registry import resolve
 
-__all__ = ["RobotConfig", "TwinOptions", "make_robot", "open_calibration", "open_transport"]
+__all__ = [
+    "RobotConfig",
+    "TwinOptions",
+    "logged_topics",
+    "make_robot",
+    "make_ros_robot",
+    "open_calibration",
+    "open_transport",
+]
+
+_FLOATS = "std_msgs/msg/Float64MultiArray"
 
 
 @dataclass(frozen=True)
@@ -30,23 +43,28 @@ class TwinOptions:
 class RobotConfig:
     """One robot: its arm, how it is reached, what it is held to.
 
-    `cameras` are names; their pictures come from `/<name>/image_raw`. `signals` maps observation keys
-    to topics of std_msgs/Float64MultiArray. `calibration` is a file of `robolearn robot calibrate`.
+    `cameras` are names; their pictures come from `/<name>/image_raw`, those of `video` from this machine.
+    `signals` maps observation keys to topics of std_msgs/Float64MultiArray. `calibration` is a file of
+    `robolearn robot calibrate`; into `log`, an MCAP file, goes every message of these topics.
     """
 
     name: str = "twin/panda"
     arm: str = "panda"
+    driver: Literal["ros", "ur_rtde", "pylibfranka"] = "ros"
+    address: str = ""  # of the arm, for a driver that needs no ROS
     transport: Literal["dds", "rcl"] = "dds"
     domain: int = 0
     ros: RosRobotConfig = field(default_factory=RosRobotConfig)
     safety: SafetyConfig = field(default_factory=SafetyConfig)
     base_m: tuple[float, float, float] = (0.0, 0.0, 0.0)  # of the arm, in the world frame of policies
     cameras: tuple[str, ...] = ()
+    video: dict[str, VideoConfig] = field(default_factory=dict)
     signals: dict[str, str] = field(default_factory=dict)
     blend_s: float = 0.1
     jog_m_s: float = 0.15  # of the tool, at a device's full deflection
     calibration: str | None = None
     leader: LeaderConfig | None = None
+    log: str | None = None
     twin: TwinOptions | None = None
 
     def __post_init__(self):
@@ -65,12 +83,28 @@ def open_transport(config: RobotConfig) -> Transport:
     return DdsTransport(config.domain)
 
 
+def logged_topics(config: RobotConfig) -> dict[str, str]:
+    """Return the topics that tell what a robot did, and their types."""
+    topics = {config.ros.state_topic: "sensor_msgs/msg/JointState"}
+    topics |= dict([command_topic(config.ros)])
+    topics |= {topic: _FLOATS for topic in (config.ros.gripper_topic, *config.signals.values()) if topic}
+    return topics | {f"/{name}/image_raw": "sensor_msgs/msg/Image" for name in config.cameras}
+
+
 def open_calibration(config: RobotConfig) -> Calibration:
     """Return the calibration of a robot; nothing is known without a file."""
     arm = resolve("robot", config.arm)
     return read_calibration(config.calibration, arm) if config.calibration else Calibration(arm.name)
 
 
-def make_robot(config: RobotConfig, transport: Transport) -> RosRobot:
+def make_robot(config: RobotConfig) -> Robot:
     """Return the robot of `config`, its joints' offsets applied."""
+    if config.driver == "ros":
+        return make_ros_robot(config, open_transport(config))
+    offsets = open_calibration(config).offsets_rad
+    return open_maker(config.driver, resolve("robot", config.arm), config.address, config.ros.rate_hz, offsets)
+
+
+def make_ros_robot(config: RobotConfig, transport: Transport) -> RosRobot:
+    """Return the robot of `config` behind `transport`."""
     return RosRobot(resolve("robot", config.arm), transport, config.ros, open_calibration(config).offsets_rad)

@@ -1,6 +1,6 @@
-"""The twin and the executor as processes of their own, and how their parent talks to them.
+"""The twin, the executor and the recorder as processes of their own, and how their parent talks to them.
 
-    python -m robolearn.hardware.processes twin|executor OPTIONS
+    python -m robolearn.hardware.processes twin|executor|recorder OPTIONS
 
 OPTIONS is JSON. Requests are lines on standard input, answers are JSON lines on standard output. A
 closed standard input means that the parent is gone: the executor holds, comes to rest and ends.
@@ -14,23 +14,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from robolearn.config import parse, to_dict
 from robolearn.errors import HardwareError, RobolearnError
-from robolearn.hardware.deploy import RobotConfig, TwinOptions, make_robot, open_transport
+from robolearn.hardware.deploy import RobotConfig, TwinOptions, logged_topics, make_robot, open_transport
 from robolearn.hardware.executor import Executor, ExecutorConfig
 from robolearn.hardware.executor import run as run_executor
 from robolearn.hardware.limits import limits_of
+from robolearn.hardware.record import RawRecorder
 from robolearn.hardware.ring import Ring
 from robolearn.hardware.safety import Mode, at_rest
 from robolearn.hardware.twin import Twin, TwinConfig
 from robolearn.hardware.twin import run as run_twin
 from robolearn.registry import resolve
 
-__all__ = ["Child", "main", "start_executor", "start_twin", "wait_for"]
+__all__ = ["Child", "ask_realtime", "main", "start_executor", "start_recorder", "start_twin"]
+__all__ += ["wait_for"]
 
 _FIFO_PRIORITY = 60
+_DRAIN_S = 0.01  # the subscribers keep 200 messages
 
 
 class Child:
@@ -140,14 +144,14 @@ def run_executor_process(options: Mapping[str, Any]) -> None:
     """Run the executor of a robot config until the parent goes."""
     config = parse(RobotConfig, options["robot"], where="robot")
     arm = resolve("robot", config.arm)
-    robot = make_robot(config, open_transport(config))
+    robot = make_robot(config)
     rings = {name: Ring.open(options[name]) for name in ("chunks", "states", "status")}
     limits = limits_of(arm, config.ros.rate_hz, config.safety)
-    path = config.ros.controller == "jtc"
+    path = config.driver == "ros" and config.ros.controller == "jtc"
     settings = ExecutorConfig(options["chunk_period_s"], config.blend_s, send_path=path)
     executor = Executor(limits, robot, rings["chunks"], settings, rings["status"], rings["states"])
     robot.connect()
-    realtime = _realtime()
+    realtime = ask_realtime()
     requests = _Requests()
     _say({"ready": True, "realtime": realtime})
 
@@ -170,7 +174,21 @@ def run_executor_process(options: Mapping[str, Any]) -> None:
     robot.close()
 
 
-def _realtime() -> str:
+def run_recorder_process(options: Mapping[str, Any]) -> None:
+    """Log the topics of a robot config until the parent goes."""
+    config = parse(RobotConfig, options["robot"], where="robot")
+    recorder = RawRecorder(Path(options["path"]), open_transport(config), logged_topics(config))
+    requests = _Requests()
+    _say({"ready": True})
+    while not requests.closed:
+        for _ in requests.take():
+            _say(recorder.counts)
+        recorder.drain()
+        time.sleep(_DRAIN_S)
+    recorder.close()
+
+
+def ask_realtime() -> str:
     """Ask for a real-time schedule and say what came of it."""
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_FIFO_PRIORITY))
@@ -182,7 +200,7 @@ def _realtime() -> str:
 def main(arguments: list[str]) -> None:
     """Run one role."""
     role, options = arguments[0], json.loads(arguments[1])
-    roles = {"twin": run_twin_process, "executor": run_executor_process}
+    roles = {"twin": run_twin_process, "executor": run_executor_process, "recorder": run_recorder_process}
     try:
         roles[role](options)
     except RobolearnError as error:
@@ -193,6 +211,11 @@ def main(arguments: list[str]) -> None:
 def start_twin(config: RobotConfig) -> Child:
     """Start the twin of `config`."""
     return Child("twin", {"robot": to_dict(config)})
+
+
+def start_recorder(config: RobotConfig, path: str) -> Child:
+    """Start to log the robot of `config` into an MCAP file; closing the child ends the file."""
+    return Child("recorder", {"robot": to_dict(config), "path": path})
 
 
 def start_executor(config: RobotConfig, chunk_period_s: float, rings: Mapping[str, Ring]) -> Child:

@@ -31,7 +31,7 @@ _DEEP = Qos(reliable=False, depth=200)
 class RawRecorder:
     """Writes every message of some topics to an MCAP file that ROS 2 tools read; call `drain` often.
 
-    `log_time` is when a message was taken (monotonic), `publish_time` the stamp in its header.
+    `log_time` is when a message was taken (monotonic), `publish_time` the stamp in its header where it has one.
     """
 
     def __init__(self, path: Path, transport: Transport, topics: Mapping[str, str]):
@@ -49,9 +49,9 @@ class RawRecorder:
         for topic, subscriber in self._subscribers.items():
             for received in subscriber.take():
                 stamp = getattr(getattr(received.message, "header", None), "stamp", None)
-                published = received.stamp_ns if stamp is None else stamp.sec * 10**9 + stamp.nanosec
+                made = 0 if stamp is None else stamp.sec * 10**9 + stamp.nanosec
                 self._writer.add_message(
-                    self._channels[topic], received.stamp_ns, encode(received.message), max(published, 0)
+                    self._channels[topic], received.stamp_ns, encode(received.message), made or received.stamp_ns
                 )
                 self.counts[topic] += 1
 

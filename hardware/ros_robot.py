@@ -14,7 +14,7 @@ from robolearn.hardware.transport import COMMAND, DEFAULT, Publisher, Received, 
 from robolearn.robots import Arm
 from robolearn.spec import ActionSpec, Feature, Spec
 
-__all__ = ["PROTECTION", "RosRobot", "RosRobotConfig", "robot_spec"]
+__all__ = ["PROTECTION", "RosRobot", "RosRobotConfig", "command_topic", "robot_spec"]
 
 _STATE, _FLOATS, _TRAJECTORY = (
     "sensor_msgs/msg/JointState",
@@ -58,6 +58,12 @@ class RosRobotConfig:
             )
 
 
+def command_topic(config: RosRobotConfig) -> tuple[str, str]:
+    """Return the topic that the arm is commanded on and its type."""
+    kind = _TRAJECTORY if config.controller == "jtc" else _FLOATS
+    return config.command_topic or _TOPICS[config.controller], kind
+
+
 def robot_spec(arm: Arm, rate_hz: float, gripper: bool) -> Spec:
     """Return what an arm gives and takes: joint positions [rad], then the gripper's width [m]."""
     names = arm.joints + (("gripper",) if gripper else ())
@@ -85,7 +91,7 @@ class RosRobot:
         if len(self.names) != len(arm.joints):
             raise HardwareError("The joint names do not fit the arm.", found=self.names, expected=arm.joints)
         self._transport = transport
-        self._topic = config.command_topic or _TOPICS[config.controller]
+        self._topic, _ = command_topic(config)
         self._states: Subscriber | None = None
         self._commands: Publisher | None = None
         self._gripper: Publisher | None = None

@@ -8,11 +8,12 @@ import numpy as np
 
 from robolearn.contracts import RobotState
 from robolearn.errors import HardwareError
+from robolearn.hardware.cameras import VideoCamera
 from robolearn.hardware.deploy import RobotConfig, open_transport
 from robolearn.hardware.executor import STATUS, states_ring, status_ring
 from robolearn.hardware.kinematics import Kinematics
 from robolearn.hardware.observe import Reading
-from robolearn.hardware.processes import Child, start_executor, start_twin, wait_for
+from robolearn.hardware.processes import Child, start_executor, start_recorder, start_twin, wait_for
 from robolearn.hardware.ring import Ring
 from robolearn.hardware.safety import Mode
 from robolearn.hardware.transport import COMMAND, Subscriber
@@ -44,16 +45,21 @@ class RobotSession:
         self.kinematics = Kinematics(self.arm_constants)
         self.twin: Child | None = None
         self.executor: Child | None = None
+        self.recorder: Child | None = None
         self._images: dict[str, tuple[np.ndarray, int]] = {}
         self._signals: dict[str, np.ndarray] = {}
         self._subscribers: dict[str, Subscriber] = {}
+        self._video: dict[str, VideoCamera] = {}
 
     def __enter__(self) -> "RobotSession":
         try:
             self.twin = start_twin(self.config) if self.config.twin is not None else None
+            self.recorder = start_recorder(self.config, self.config.log) if self.config.log else None
             rings = {"chunks": self.chunks, "states": self.states, "status": self.status_records}
             self.executor = start_executor(self.config, self.period_s, rings)
             self._transport = open_transport(self.config)
+            for name, options in self.config.video.items():
+                self._video[name] = VideoCamera(name, options)
             for name in self.config.cameras:
                 self._subscribers[name] = self._transport.subscriber(f"/{name}/image_raw", _IMAGE, COMMAND)
             for key, topic in self.config.signals.items():
@@ -140,10 +146,14 @@ class RobotSession:
         now = time.monotonic_ns()
         return {
             name: 1e-9 * (now - self._images[name][1]) if name in self._images else float("inf")
-            for name in self.config.cameras
+            for name in (*self.config.cameras, *self.config.video)
         }
 
     def _listen(self) -> None:
+        for name, camera in self._video.items():
+            newest = camera.latest()
+            if newest is not None:
+                self._images[name] = newest
         for key, subscriber in self._subscribers.items():
             for received in subscriber.take():
                 if key not in self.config.cameras:
@@ -166,11 +176,14 @@ class RobotSession:
             time.sleep(max(due - time.monotonic(), 0.0))
 
     def close(self) -> None:
-        """End the executor (it comes to rest first), then the twin."""
-        for child in (self.executor, self.twin):
+        """End the executor (it comes to rest first), then the recorder and the twin."""
+        for child in (self.executor, self.recorder, self.twin):
             if child is not None:
                 child.close()
-        self.executor = self.twin = None
+        self.executor = self.recorder = self.twin = None
+        for camera in self._video.values():
+            camera.close()
+        self._video.clear()
         if hasattr(self, "_transport"):
             self._subscribers.clear()
             self._transport.close()

@@ -31,7 +31,7 @@ def seeing(session: Session) -> Reading:
     end = time.monotonic() + 10.0
     while True:
         reading = session.reading()
-        missing = [name for name in session.config.cameras if name not in reading.images]
+        missing = [name for name in (*session.config.cameras, *session.config.video) if name not in reading.images]
         missing += [key for key in session.config.signals if key not in reading.signals]
         if not missing:
             return reading

@@ -1,15 +1,17 @@
 """A robot in use on a simulated clock, in one process: what `RobotSession` does, without waiting."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from robolearn.errors import HardwareError
-from robolearn.hardware.deploy import RobotConfig, make_robot
+from robolearn.hardware.deploy import RobotConfig, logged_topics, make_ros_robot
 from robolearn.hardware.executor import Executor, ExecutorConfig
 from robolearn.hardware.kinematics import Kinematics
 from robolearn.hardware.limits import limits_of
 from robolearn.hardware.memory import MemoryGraph, MemoryTransport
 from robolearn.hardware.observe import Reading
+from robolearn.hardware.record import RawRecorder
 from robolearn.hardware.ring import Ring
 from robolearn.hardware.safety import Mode
 from robolearn.hardware.twin import Perceives, Twin, TwinConfig
@@ -44,8 +46,9 @@ class SimulatedSession:
             seed=config.twin.seed,
         )
         self.twin = Twin(scene, MemoryTransport(graph), names, self.now_ns)
-        self._robot = make_robot(config, MemoryTransport(graph))
+        self._robot = make_ros_robot(config, MemoryTransport(graph))
         self._robot.join()
+        self._log = RawRecorder(Path(config.log), MemoryTransport(graph), logged_topics(config)) if config.log else None
         limits = limits_of(self.arm_constants, config.ros.rate_hz, config.safety)
         options = ExecutorConfig(period_s, config.blend_s, send_path=config.ros.controller == "jtc")
         self.executor = Executor(limits, self._robot, self._arrived, options)
@@ -111,7 +114,9 @@ class SimulatedSession:
             self._advance(self._now_ns + round(1e9 * period_s))
 
     def close(self) -> None:
-        """Delete the rings."""
+        """Delete the rings and end the log."""
+        if self._log is not None:
+            self._log.close()
         for ring in (self.chunks, self._arrived):
             ring.path.unlink(missing_ok=True)
 
@@ -123,6 +128,8 @@ class SimulatedSession:
             if self._now_ns == self._step_due:
                 self._step_due += self._step_ns
                 self.twin.tick(self._now_ns)
+                if self._log is not None:
+                    self._log.drain()
             if self._now_ns == self._tick_due:
                 self._tick_due += self._tick_ns
                 self._deliver()

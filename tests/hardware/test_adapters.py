@@ -1,13 +1,17 @@
-"""MoveIt Servo twists and LeRobot's robots, in both directions."""
+"""MoveIt Servo twists, LeRobot's robots in both directions, the makers' own libraries."""
 
 import inspect
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from robolearn.contracts import Robot, RobotState
-from robolearn.errors import HardwareError
+from robolearn.errors import HardwareError, MissingLibraryError
+from robolearn.hardware.deploy import RobotConfig, make_robot
 from robolearn.hardware.lerobot_robot import AsLeRobot, FromLeRobot
+from robolearn.hardware.makers import UniversalArm, open_maker
 from robolearn.hardware.memory import MemoryGraph, MemoryTransport
 from robolearn.hardware.ros_robot import robot_spec
 from robolearn.hardware.servo import ServoTwist
@@ -95,3 +99,126 @@ def test_servo_limits_speed_and_its_change():
     assert newest.header.frame_id == "panda_link0"
     with pytest.raises(HardwareError, match="refused"):
         servo.send(np.array([np.nan, 0, 0]), np.zeros(3))
+
+
+# ---------------------------------------------------------------- makers' libraries, as stand-ins
+
+
+class Refused(RuntimeError):
+    """The stand-ins' exception."""
+
+
+@pytest.fixture
+def makers(monkeypatch, home):
+    """Stand-ins with the members of ur_rtde 1.6 and pylibfranka 0.21 that are used; they note every call."""
+    calls, facts = [], {"position": home.copy(), "connected": True, "accepts": True, "error": None}
+
+    def note(name, result=None):
+        return lambda *values: calls.append((name, *values)) or result
+
+    receiver = SimpleNamespace(
+        isConnected=lambda: facts["connected"],
+        getActualQ=lambda: facts["position"].tolist(),
+        getActualQd=lambda: [0.1] * len(facts["position"]),
+    )
+
+    def servo(*values):
+        calls.append(("servoJ", *values))
+        return facts["accepts"]
+
+    control = SimpleNamespace(servoJ=servo, servoStop=note("servoStop", True), stopScript=note("stopScript"))
+
+    def receive_from(address):
+        if address == "nowhere":
+            raise Refused("timeout")
+        return receiver
+
+    class Handler:
+        Configuration = staticmethod(lambda velocities, tolerance: ("configuration", velocities, tolerance))
+        JointPositionTarget = staticmethod(lambda joints: joints)
+        stop_control = staticmethod(note("stop_control"))
+
+        @staticmethod
+        def configure(robot, configuration):
+            calls.append(("configure", configuration))
+            return SimpleNamespace(handler=Handler, error_message=facts["error"])
+
+        @staticmethod
+        def set_joint_position_target(target):
+            calls.append(("target", target))
+            return SimpleNamespace(was_successful=facts["accepts"], error_message="too far")
+
+    franka = SimpleNamespace(
+        AsyncPositionControlHandler=Handler,
+        FrankaException=Refused,
+        RealtimeConfig=SimpleNamespace(kIgnore="ignore"),
+        Robot=lambda address, realtime: SimpleNamespace(
+            read_once=lambda: SimpleNamespace(q=facts["position"].tolist(), dq=[0.0] * 7)
+        ),
+    )
+    modules = {
+        "rtde_receive": SimpleNamespace(RTDEReceiveInterface=receive_from),
+        "rtde_control": SimpleNamespace(RTDEControlInterface=lambda address, rate_hz: control),
+        "pylibfranka": franka,
+    }
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return calls, facts
+
+
+@pytest.mark.parametrize(
+    ("driver", "sent", "ended"), [("ur_rtde", "servoJ", "stopScript"), ("pylibfranka", "target", "stop_control")]
+)
+def test_a_makers_driver_reads_sends_and_lets_go(makers, home, driver, sent, ended):
+    calls, facts = makers
+    offsets = np.linspace(-0.01, 0.01, 7)
+    robot = open_maker(driver, PANDA, "10.0.0.2", 125.0, tuple(offsets))
+    with pytest.raises(HardwareError, match="not connected"):
+        robot.read()
+    robot.connect()
+    assert isinstance(robot, Robot)
+    assert [call for call in calls if call[0] == sent] == []  # nothing moves by connecting
+    assert robot.read().position_rad == pytest.approx(home + offsets)
+    path = home + 0.01 * np.arange(3)[:, None]
+    assert robot.send(path, 0) == pytest.approx(home)
+    assert calls[-1][0] == sent
+    assert calls[-1][1] == pytest.approx(home - offsets)
+    if driver == "ur_rtde":
+        assert calls[-1][2:] == (0.0, 0.0, 0.008, 0.1, 300.0)
+    for bad in (np.full(7, np.nan), np.zeros(6)):
+        with pytest.raises(HardwareError, match="refused"):
+            robot.send(bad, 0)
+    facts["accepts"] = False
+    with pytest.raises(HardwareError, match="refuses"):
+        robot.send(home, 0)
+    robot.close()
+    assert calls[-1][0] == ended
+
+
+def test_a_robot_that_is_not_there_or_gone_is_said(makers):
+    _, facts = makers
+    with pytest.raises(HardwareError, match="nowhere"):
+        open_maker("ur_rtde", PANDA, "nowhere", 125.0).connect()
+    robot = open_maker("ur_rtde", PANDA, "10.0.0.2", 125.0)
+    robot.connect()
+    facts["connected"] = False
+    with pytest.raises(HardwareError, match="gone"):
+        robot.read()
+    facts["error"] = "brakes are closed"
+    with pytest.raises(HardwareError, match="brakes are closed"):
+        open_maker("pylibfranka", PANDA, "10.0.0.2", 125.0).connect()
+    with pytest.raises(HardwareError, match="address"):
+        open_maker("ur_rtde", PANDA, "", 125.0)
+    with pytest.raises(HardwareError, match="Unknown driver"):
+        open_maker("ur_rdte", PANDA, "10.0.0.2", 125.0)
+
+
+def test_missing_libraries_are_named(monkeypatch):
+    for driver, module in (("ur_rtde", "rtde_receive"), ("pylibfranka", "pylibfranka")):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(MissingLibraryError, match=driver):
+            open_maker(driver, PANDA, "10.0.0.2", 125.0).connect()
+
+
+def test_a_config_picks_the_driver(makers):
+    assert isinstance(make_robot(RobotConfig(driver="ur_rtde", address="10.0.0.2")), UniversalArm)

@@ -11,7 +11,7 @@ from robolearn.hardware import commands
 from robolearn.hardware.board import Board, CalibrateConfig, View, calibrate, detect, viewpoints
 from robolearn.hardware.board_scene import BoardScene, open_scene
 from robolearn.hardware.calibration import Calibration, read_calibration, transform, write_calibration
-from robolearn.hardware.deploy import RobotConfig, TwinOptions, make_robot
+from robolearn.hardware.deploy import RobotConfig, TwinOptions, make_ros_robot
 from robolearn.hardware.kinematics import Kinematics
 from robolearn.hardware.memory import MemoryGraph, MemoryTransport
 from robolearn.hardware.messages import joint_state
@@ -136,7 +136,7 @@ def test_offsets_apply_to_readings_and_to_commands(tmp_path, home):
     states = arm.publisher("/joint_states", "sensor_msgs/msg/JointState")
     commanded = arm.subscriber("/forward_position_controller/commands", "std_msgs/msg/Float64MultiArray")
     config = RobotConfig(ros=RosRobotConfig("forward"), calibration=str(file))
-    robot = make_robot(config, MemoryTransport(graph))
+    robot = make_ros_robot(config, MemoryTransport(graph))
     robot.join()
     states.publish(joint_state(PANDA.joints, home, np.zeros(7), 1))
     assert robot.read().position_rad == pytest.approx(home + offsets)

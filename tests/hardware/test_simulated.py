@@ -11,6 +11,7 @@ from robolearn.hardware.deploy import RobotConfig, TwinOptions
 from robolearn.hardware.limits import SafetyConfig
 from robolearn.hardware.ros_robot import RosRobotConfig
 from robolearn.hardware.teleop import Scripted, Twist
+from robolearn.robots.panda import PANDA
 from robolearn.spec import ActionSpec, Feature, Spec
 
 
@@ -160,6 +161,76 @@ def test_who_acted_is_stored_per_step(config, sinks, open_sink):
     assert np.abs(np.diff(heights[:9, :7], axis=0)).max() < 5e-3
     assert np.abs(np.diff(heights[10:24, :7], axis=0)).max() > 5e-3
     assert metadata["success"] == episode["success"]
+
+
+class Rewinder:
+    """Takes the arm back along its way after 20 steps, waits, hands it back."""
+
+    def __init__(self):
+        self.step, self.shown = 0, []
+
+    def read(self):
+        self.step += 1
+        return Twist(mark={20: "rewind", 45: "handback"}.get(self.step, ""))
+
+    def show(self, reading, signals):
+        self.shown.append(signals["mode"])
+
+    def close(self): ...
+
+
+def test_a_rewound_arm_goes_back_along_its_way(config, sinks, open_sink):
+    device = Rewinder()
+    result = commands.rollout(
+        config, Seeker(), 1, 8, 120, seed=3, device=device, open_sink=open_sink, simulated=True, action="ee_pose"
+    )
+    (episode,) = result["episodes"]
+    assert (episode["success"], episode["interventions"], episode["human_steps"]) == (True, 1, 25)
+    assert len(device.shown) == episode["steps"]
+    sink = sinks[0]
+    assert (sink.spec.action.kind, sink.spec.action.names[-1]) == ("ee_pose", "gripper")
+    ((frames, _),) = sink.episodes
+    acted = [int(frame["intervention"][0]) for frame in frames]
+    assert acted[:45] == [0] * 19 + [2] * 19 + [1] * 6 + [0]
+    tool = np.array([frame["observation.state"][:3] for frame in frames])
+    assert np.linalg.norm(tool[19] - tool[0]) > 0.05
+    assert np.linalg.norm(tool[42] - tool[0]) < 0.02  # where it began
+    back, there = tool[21:38], tool[:20]
+    apart = np.linalg.norm(back[:, None] - there[None], axis=-1).min(1)
+    assert apart.max() < 0.01  # along the way it had come
+    actions = np.array([frame["action"] for frame in frames])
+    assert np.linalg.norm(actions[:-1, :3] - tool[1:], axis=1).max() < 0.03
+    assert set(actions[:, 4]) == {-1.0}  # the gripper stayed open
+
+
+def test_a_logged_rollout_becomes_a_dataset(config, sinks, open_sink, tmp_path):
+    from dataclasses import replace
+
+    from robolearn.registry import resolve
+
+    file = tmp_path / "rollout.mcap"
+    logged = replace(config, log=str(file))
+    result = commands.rollout(logged, Seeker(), 1, 8, 40, seed=3, open_sink=open_sink, simulated=True)
+    keys = {
+        "observation.state": {"topic": "/joint_states", "joints": [*PANDA.joints, "finger_joint1"]},
+        "action": {"topic": "/forward_position_controller/commands"},
+    }
+    options = {"rate_hz": 20.0, "keys": keys, "action_kind": "joint_position", "max_age_s": 3.0}
+    source = resolve("data", "rosbag")(file, options)
+    read = source.read(0, ["observation.state", "action"])
+    ((frames, _),) = sinks[0].episodes
+    assert len(frames) < len(read["action"]) < len(frames) + 60  # and how it came to rest
+    states = np.array([frame["observation.state"][:7] for frame in frames])
+    apart = np.abs(states[:, None] - read["observation.state"][None, :, :7]).max(-1).min(1)
+    assert apart.max() < 0.02
+    assert np.abs(read["action"] - read["observation.state"][:, :7]).max() < 0.1
+    sink = resolve("sink", "lerobot")(tmp_path / "dataset", source.spec, {})
+    for state, action in zip(read["observation.state"], read["action"], strict=True):
+        sink.add_frame({"observation.state": state, "action": action, "task": "reach"})
+    sink.save_episode({"success": result["episodes"][0]["success"]})
+    sink.close()
+    again = resolve("data", "auto")(tmp_path / "dataset", {})
+    assert again.read(0, ["action"])["action"] == pytest.approx(read["action"])
 
 
 def test_a_real_robot_cannot_be_simulated(config):

@@ -106,6 +106,79 @@ def test_committed_actions_are_the_prefix_of_the_next_chunk(home):
     chunks.remove()
 
 
+class Fickle:
+    """Changes its mind at every decision; continues a chunk whose beginning it is told."""
+
+    noise_shape = (0,)
+
+    def __init__(self):
+        names = (*PANDA.joints, "gripper")
+        state = Feature(shape=(8,), names=names)
+        self.spec = Spec({"observation.state": state}, ActionSpec(8, "joint_position", names), rate_hz=20.0, chunk=16)
+        self.decisions = 0
+
+    def act(self, obs, noise, prefix=None):
+        self.decisions += 1
+        chunk = np.zeros((1, 16, 8))
+        chunk[0, :, 6] = 0.1 * (-1) ** self.decisions
+        if prefix is not None:
+            known = prefix.shape[1]
+            chunk[0, :known] = prefix[0]
+            fade = np.linspace(0, 1, 17 - known)[1:, None]
+            chunk[0, known:] = (1 - fade) * prefix[0, -1] + fade * chunk[0, known:]
+        return chunk
+
+
+def executed(continuity, delay, steps=33):
+    """Return the last joint's action at every step when chunks arrive `delay` steps after their observation."""
+    from robolearn.contracts import RobotState
+    from robolearn.hardware.observe import Reading
+    from robolearn.hardware.ring import Ring
+    from robolearn.hardware.worker import PolicyWorker
+
+    ring = Ring.create((16, 8))
+    worker = PolicyWorker(Fickle(), PANDA, ring, np.zeros(3), execute=6, continuity=continuity, delay_steps=delay)
+    chunks, done = [], []
+    for step in range(steps):
+        targets = worker.step(Reading(RobotState(step, PANDA.joints, np.zeros(7), np.zeros(7), 0.08)))
+        if targets is not None:
+            chunks.append((step, targets))
+        arrived = [(begun, chunk) for begun, chunk in chunks if begun + delay <= step or begun == 0]
+        begun, chunk = arrived[-1]
+        done.append(chunk[step - begun, 6])
+    ring.remove()
+    return np.array(done)
+
+
+@pytest.mark.parametrize("delay", [0, 2, 4, 6])
+def test_continuity_joins_chunks_across_the_delay(delay):
+    jumps = {name: np.abs(np.diff(executed(name, delay))).max() for name in ("none", "committed", "rest", "blend")}
+    assert jumps["none"] == pytest.approx(0.2)
+    assert jumps["rest"] < 0.05
+    assert jumps["blend"] < 0.15
+    if delay:
+        assert jumps["committed"] < 0.05
+    else:  # nothing is committed
+        assert jumps["committed"] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("continuity", "delay_steps"), [("committed", 2), ("blend", 0)])
+def test_continuity_reaches_through_the_whole_stack(continuity, delay_steps):
+    result = commands.rollout(
+        config("forward", "ur", 0.1),
+        Seeker(),
+        1,
+        8,
+        120,
+        seed=3,
+        simulated=True,
+        continuity=continuity,
+        delay_steps=delay_steps,
+    )
+    (episode,) = result["episodes"]
+    assert (episode["success"], episode["mode"]) == (True, "run")
+
+
 def _seen(home, signals):
     from robolearn.contracts import RobotState
     from robolearn.hardware.observe import Reading, observation
