@@ -5,6 +5,7 @@ v = √ᾱ·ε - √(1-ᾱ)·action (arXiv 2202.00512, eq. 10).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -125,6 +126,31 @@ class DiffusionPolicy(ChunkPolicy):
             return clean - epsilon
 
         return evaluate
+
+    @property
+    def chain_steps(self) -> int:
+        """Steps of the sampler."""
+        return self.config.sampler.steps
+
+    def transitions(self, obs: Batch, count: int, eta: float) -> Callable[[Tensor, int], tuple[Tensor, float]]:
+        """Return the mean and the deviation of every step, a function of (x [B,K,A], step).
+
+        `eta` is DDIM's σ as a share of DDPM's (arXiv 2010.02502, eq. 16); DDPM has its own noise, whatever
+        `eta`. Raises `ConfigError` for samplers whose steps look back further.
+        """
+        config = self.config
+        if config.sampler.name not in ("ddpm", "ddim"):
+            raise ConfigError("Noisy steps need another sampler.", found=config.sampler.name, expected="ddim or ddpm")
+        condition = self.encoder(obs)
+        plan = diffusion_steps(config.sampler.name, config.betas, config.train_steps, config.sampler.steps, eta)
+
+        def move(x: Tensor, step: int) -> tuple[Tensor, float]:
+            at = plan[step]
+            level = torch.full((len(x),), at.level, device=x.device)
+            clean, epsilon = self._clean(x, self._network(x, level, condition), at.alpha_bar)
+            return at.x * x + at.clean * clean + at.noise * epsilon, at.fresh
+
+        return move
 
     def _network(self, x: Tensor, level: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
         return self.network(x, level / self.config.train_steps, condition).float()

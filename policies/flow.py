@@ -3,7 +3,8 @@
 A straight path x_t = (1-t)·noise + t·action; the network learns its velocity action - noise.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -117,6 +118,30 @@ class FlowPolicy(ChunkPolicy):
             return sum_of([(weight, self.network(x, time, condition).float()) for weight, condition in conditions])
 
         return evaluate
+
+    @property
+    def chain_steps(self) -> int:
+        """Steps of the solver."""
+        return self.config.steps
+
+    def transitions(self, obs: Batch, count: int, eta: float) -> Callable[[Tensor, int], tuple[Tensor, float]]:
+        """Return the mean and the deviation of every Euler step, a function of (x [B,K,A], step).
+
+        With `eta` the steps are those of dx = [v + g²/2 ∇log p_t] dt + g dW, g = eta·√(1-t), which has the flow's
+        marginals; the score is -(x - t v)/(1-t) (arXiv 2505.05470, section 4.1). Raises `ConfigError` with
+        another solver.
+        """
+        if self.config.solver != "euler":
+            raise ConfigError("Noisy steps are Euler's.", found=self.config.solver, do="clone with policy.solver=euler")
+        velocity, size = self.flow_field(obs, count), 1.0 / self.config.steps
+
+        def move(x: Tensor, step: int) -> tuple[Tensor, float]:
+            time = step * size
+            slope = velocity(x, x.new_full((len(x),), time))
+            mean = x + size * (slope - eta**2 / 2 * (x - time * slope))
+            return mean, eta * math.sqrt((1 - time) * size)
+
+        return move
 
     def _sample_guided(self, obs: Batch, noise: Tensor, prefix: Tensor) -> Tensor:
         options = self.config.prefix

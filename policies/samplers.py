@@ -8,7 +8,7 @@ name in diffusers, whose import alone takes seconds.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from typing import Literal
 
@@ -162,9 +162,9 @@ class DiffusionStep:
 
 @cache
 def diffusion_steps(
-    sampler: Literal["ddpm", "ddim", "dpm_solver"], betas: Betas, train_steps: int, steps: int
+    sampler: Literal["ddpm", "ddim", "dpm_solver"], betas: Betas, train_steps: int, steps: int, eta: float = 0.0
 ) -> tuple[DiffusionStep, ...]:
-    """Return the coefficients of a sampler with `steps` network evaluations."""
+    """Return the coefficients of a sampler with `steps` network evaluations; `eta` is DDIM's noise."""
     if not 1 <= steps <= train_steps:
         raise ConfigError(
             "A sampler cannot take more steps than the schedule has.", found=steps, expected=f"1 to {train_steps}"
@@ -174,7 +174,7 @@ def diffusion_steps(
         return _dpm_solver(bars, steps)
     ratio = train_steps // steps
     levels = [i * ratio for i in range(steps)][::-1]
-    make = _ddpm if sampler == "ddpm" else _ddim
+    make = _ddpm if sampler == "ddpm" else partial(_ddim, eta=eta)
     return tuple(make(level, bars[level], bars[level - ratio] if level >= ratio else 1.0) for level in levels)
 
 
@@ -187,9 +187,11 @@ def _ddpm(level: int, bar: float, bar_next: float) -> DiffusionStep:
     return DiffusionStep(level, bar, x=x, clean=clean, fresh=math.sqrt(variance) if level > 0 else 0.0)
 
 
-def _ddim(level: int, bar: float, bar_next: float) -> DiffusionStep:
-    """Deterministic step (arXiv 2010.02502, eq. 12 with σ = 0)."""
-    return DiffusionStep(level, bar, clean=math.sqrt(bar_next), noise=math.sqrt(1 - bar_next))
+def _ddim(level: int, bar: float, bar_next: float, eta: float) -> DiffusionStep:
+    """Step with `eta` of DDPM's noise, deterministic at 0 (arXiv 2010.02502, eq. 12 and 16)."""
+    variance = eta**2 * (1 - bar_next) / (1 - bar) * (1 - bar / bar_next)
+    noise = math.sqrt(1 - bar_next - variance)
+    return DiffusionStep(level, bar, clean=math.sqrt(bar_next), noise=noise, fresh=math.sqrt(variance))
 
 
 def _dpm_solver(bars: tuple[float, ...], steps: int) -> tuple[DiffusionStep, ...]:

@@ -22,13 +22,16 @@ _TABLE: dict[str, dict[str, str]] = {
         "consistency": "robolearn.policies.consistency:ConsistencyConfig",
         "diffusion": "robolearn.policies.diffusion:DiffusionConfig",
         "meanflow": "robolearn.policies.meanflow:MeanFlowConfig",
+        "one_step": "robolearn.policies.one_step:OneStepConfig",
         "ptp": "robolearn.policies.ptp:PastTokenConfig",
         "ranked": "robolearn.policies.ranked:RankedConfig",
         "chosen": "robolearn.policies.residual:ChosenConfig",
         "residual": "robolearn.policies.residual:ResidualConfig",
         "regression": "robolearn.policies.regression:RegressionConfig",
+        "steered": "robolearn.policies.steered:SteeredConfig",
         "streaming": "robolearn.policies.streaming:StreamingConfig",
         "tokens": "robolearn.policies.tokens:TokenConfig",
+        "valued": "robolearn.policies.valued:ValuedConfig",
         "vla": "robolearn.policies.vla.policy:VLAConfig",
     },
     # Vision-language backbones: a `robolearn.nets.backbones.Backbone`, by the model_type of its config.json.
@@ -44,8 +47,12 @@ _TABLE: dict[str, dict[str, str]] = {
     },
     # Reinforcement learning from a clone: a frozen config with `build(problem) -> Algorithm`.
     "algo": {
+        "offline": "robolearn.rl.offline:OfflineConfig",
+        "policy_gradient": "robolearn.rl.policy_gradient:PolicyGradientConfig",
         "residual": "robolearn.rl.residual:ResidualRLConfig",
         "rlpd": "robolearn.rl.rlpd:RLPDConfig",
+        "steering": "robolearn.rl.steering:SteeringConfig",
+        "value_guided": "robolearn.rl.value_guided:ValueGuidedConfig",
     },
     # Storage kinds: `open(path, options) -> EpisodeSource`; "auto" detects the kind.
     "data": {

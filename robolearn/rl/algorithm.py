@@ -33,6 +33,7 @@ class Problem:
     seed: int
     sparse: bool  # rewards are 0, and 1 with success: returns lie in [0, 1]
     group: int = 1  # episodes in a row that start alike
+    demonstrated: bool = False  # demonstrations come before the first step
 
     @property
     def inner(self) -> Spec:

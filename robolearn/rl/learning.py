@@ -78,13 +78,18 @@ class Critics:
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         self._trained = Trained("critics", self.online, rate)
 
-    def update(self, x: Tensor, reward: Tensor, discount: Tensor, following: Tensor) -> dict[str, Tensor]:
-        """Regress Q(x) [B] on reward + discount · `following`, all [B]; returns detached metrics."""
+    def update(
+        self, x: Tensor, reward: Tensor, discount: Tensor, following: Tensor, extra: Tensor | float = 0.0
+    ) -> dict[str, Tensor]:
+        """Regress Q(x) [B] on reward + discount · `following`, all [B]; returns detached metrics.
+
+        `extra` is what else the heads descend, a scalar.
+        """
         target = reward + discount * following
         if self._bounds is not None:
             target = target.clamp(*self._bounds)
         loss, value = self.online.loss(x, target)
-        self._trained.step(loss)
+        self._trained.step(loss + extra)
         own = [p.detach() for p in self.online.parameters()]
         torch._foreach_lerp_(list(self.target.parameters()), own, self._tau)
         return {"critic_loss": loss.detach(), "value": value}

@@ -351,7 +351,9 @@ def _problem(config: RLConfig, spec: Spec) -> Problem:
     actor = load(config.ckpt)
     require(spec, actor.spec, ("environment", "policy"))
     sparse = config.rl.reward == "sparse"
-    return Problem(clone, actor, spec, config.eval, config.rl.steps, config.seed, sparse, config.rl.group)
+    return Problem(
+        clone, actor, spec, config.eval, config.rl.steps, config.seed, sparse, config.rl.group, config.demos is not None
+    )
 
 
 def _description(config: RLConfig) -> dict[str, Any]:

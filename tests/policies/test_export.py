@@ -15,7 +15,7 @@ QUICK = ("diffusion", "flow", "ranked", "tokens")
 EXPORTED = [
     pytest.param(name, marks=[] if name in QUICK else pytest.mark.long)
     for name in names("policy")
-    if name not in ("chosen", "residual", "steered", "vla")
+    if name not in ("chosen", "one_step", "residual", "steered", "valued", "vla")
 ]
 
 

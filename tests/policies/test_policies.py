@@ -11,7 +11,8 @@ from robolearn.registry import names, resolve
 from robolearn.spec import ActionSpec, Feature, Spec
 
 ALONE = ("act", "ptp", "ranked", "tokens")  # policies with networks of their own, and those around another
-ELSEWHERE = ("chosen", "residual", "steered", "vla")  # on top of a checkpoint or a backbone, tested beside those
+# On top of a checkpoint or a backbone, tested beside those.
+ELSEWHERE = ("chosen", "one_step", "residual", "steered", "valued", "vla")
 
 POLICIES = [name for name in names("policy") if name not in ELSEWHERE]
 MODULAR = [name for name in POLICIES if name not in ALONE]

@@ -1,0 +1,144 @@
+"""Samples with an exact likelihood: the denoising steps of a policy as a chain of Gaussians.
+
+x_{k+1} = mean_k(x_k) + s_k z_k, with z_k ~ N(0, 1). Noise in every step explores and gives the whole chain a
+density (DDPO, arXiv 2305.13301; DPPO, arXiv 2409.00588; ReinFlow, arXiv 2505.22094; Flow-Noise and Flow-SDE,
+arXiv 2510.25889). A deployed policy samples as it always did.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from robolearn.contracts import Batch
+from robolearn.errors import ConfigError
+from robolearn.rl.networks import flat_state, mlp, state_size
+from robolearn.spec import Spec
+
+__all__ = ["Chain", "ChainConfig", "Chained", "Steps", "gaussian_kl"]
+
+Transition = Callable[[Tensor, int], tuple[Tensor, float]]  # (x [B,K,A], step) → mean [B,K,A], deviation
+
+
+@runtime_checkable
+class Chained(Protocol):
+    """A capability of policies: their samples come step by step, and the steps may be noisy."""
+
+    spec: Spec
+
+    @property
+    def chain_steps(self) -> int:
+        """How many steps lead from noise to a chunk."""
+
+    def transitions(self, obs: Batch, count: int, eta: float) -> Transition:
+        """Return the mean and the deviation of every step for `count` observations.
+
+        `eta` 0 is the deterministic sampler; above, the share of the noise that keeps its distribution.
+        """
+
+
+@dataclass(frozen=True)
+class ChainConfig:
+    """The deviation of a step is the policy's own with `eta`, but at least `floor`, in normalised units.
+
+    `learned` asks a network instead (ReinFlow): between `floor` and `ceiling`, by state and step.
+    """
+
+    eta: float = 0.0
+    floor: float = 0.1
+    learned: bool = False
+    ceiling: float = 0.2
+    width: int = 64
+
+    def __post_init__(self):
+        if not (0 <= self.eta <= 1 and 0 < self.floor < self.ceiling and self.width > 0):
+            expected = "0 <= eta <= 1, 0 < floor < ceiling"
+            raise ConfigError("A chain of these deviations has no likelihood.", found=self, expected=expected)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The Gaussians of the S steps of chains."""
+
+    mean: Tensor  # [B,S,K,A]
+    deviation: Tensor  # [B,S,1,A] or what broadcasts to it
+
+    def log_prob(self, chain: Tensor) -> Tensor:
+        """Return log p(x_{k+1} | x_k) of chains [B,S+1,K,A], by row of the chunk: [B,S,K]."""
+        z = (chain[:, 1:] - self.mean) / self.deviation
+        density = -0.5 * z.square() - self.deviation.log() - 0.5 * math.log(2 * math.pi)
+        return density.sum(-1)
+
+
+class Chain(nn.Module):
+    """A policy with noise in every step; `sample` is what an actor explores with.
+
+    Raises `ConfigError` for a policy without `transitions`.
+    """
+
+    def __init__(self, policy: nn.Module, config: ChainConfig):
+        super().__init__()
+        if not isinstance(policy, Chained):
+            raise ConfigError(
+                "The samples of this policy have no likelihood.",
+                found=type(policy).__name__,
+                expected="a policy that samples by noisy steps (`transitions`): flow, diffusion",
+                do="clone one of these, or take another algorithm (algo=residual)",
+            )
+        self.policy: Any = policy
+        self.config, self.spec, self.steps = config, policy.spec, policy.chain_steps
+        self.deviations = None
+        if config.learned:
+            self.deviations = mlp(state_size(self.spec) + self.steps, config.width, 2, self.spec.action.dim)
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Where sampling starts, then what its steps add."""
+        return (1 + self.steps, self.spec.chunk, self.spec.action.dim)
+
+    def run(self, obs: Batch, noise: Tensor) -> Tensor:
+        """Return whole chains [B,S+1,K,A] from `noise` [B,S+1,K,A]."""
+        move, learned = self._moves(obs, len(noise))
+        chain = [noise[:, 0]]
+        for step in range(self.steps):
+            mean, own = move(chain[-1], step)
+            chain.append(mean + self._deviation(own, learned, step, mean) * noise[:, step + 1])
+        return torch.stack(chain, 1)
+
+    def evaluate(self, obs: Batch, chain: Tensor) -> Steps:
+        """Return the Gaussians that the steps of given chains [B,S+1,K,A] were drawn from."""
+        move, learned = self._moves(obs, len(chain))
+        found = [move(chain[:, step], step) for step in range(self.steps)]
+        deviations = [self._deviation(own, learned, step, mean) for step, (mean, own) in enumerate(found)]
+        return Steps(torch.stack([mean for mean, _ in found], 1), torch.stack(deviations, 1))
+
+    def sample(self, obs: Batch, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
+        """Return chunks [B,K,A]; raises `ConfigError` for a prefix, whose likelihood is another one."""
+        if prefix is not None:
+            raise ConfigError("A noisy chain cannot keep to a prefix.", do="eval.continuity=none")
+        return self.run(obs, noise)[:, -1]
+
+    def _moves(self, obs: Batch, count: int) -> tuple[Transition, Tensor | None]:
+        move = self.policy.transitions(obs, count, self.config.eta)
+        if self.deviations is None:
+            return move, None
+        state = flat_state(obs, self.spec)
+        steps = torch.eye(self.steps)
+        given = [self.deviations(torch.cat([state, one.expand(count, -1)], -1)) for one in steps]
+        share = torch.stack(given, 1).sigmoid()
+        return move, self.config.floor * (self.config.ceiling / self.config.floor) ** share  # [B,S,A]
+
+    def _deviation(self, own: float, learned: Tensor | None, step: int, like: Tensor) -> Tensor:
+        if learned is not None:
+            return learned[:, step, None]
+        return like.new_full((len(like), 1, 1), max(own, self.config.floor))
+
+
+def gaussian_kl(new: Steps, old: Steps) -> Tensor:
+    """Return KL(new ‖ old) of every step [B,S], summed over the chunk: exact, both are Gaussian."""
+    ratio = new.deviation / old.deviation
+    distance = ((new.mean - old.mean) / old.deviation).square()
+    return 0.5 * (ratio.square() + distance - 1 - 2 * ratio.log()).sum((-1, -2))
