@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "doctor": ("robolearn.cli.doctor:main", "say what this machine has, what it lacks and what that costs"),
     "list": ("robolearn.cli.listing:main", "list registered policies, environments, datasets and experiments"),
     "push": ("robolearn.cli.hub:push", "upload a checkpoint or dataset with its card: push DIR to=NAME"),
+    "convert": ("robolearn.cli.convert:main", "a published policy's folder as a checkpoint: convert FOLDER out=DIR"),
     "pull": ("robolearn.cli.hub:pull", "download a checkpoint or dataset: pull NAME to=DIR"),
 }
 

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import robolearn
+from robolearn.cli.convert import main as convert
 from robolearn.config import parse
 from robolearn.errors import CheckpointError
 from robolearn.nets.backbones import build_backbone
@@ -222,7 +223,8 @@ def test_a_lerobot_folder_becomes_a_checkpoint(backbone, monkeypatch, tmp_path):
     }
     plain["output_features"] = {"action": {"type": "ACTION", "shape": [2]}}
     (folder / "config.json").write_text(json.dumps(plain))
-    actor = robolearn.load(convert_lerobot(folder, tmp_path / "ours", tmp_path / "smolvlm", 10.0))
+    convert([str(folder), f"out={tmp_path}/ours", f"backbone={tmp_path}/smolvlm", "rate_hz=10"])
+    actor = robolearn.load(tmp_path / "ours")
     assert actor.noise_shape == (CHUNK, WIDE)
 
     pixels = np.random.default_rng(0).integers(0, 256, (2, 1, 1, SIDE, SIDE, 3), np.uint8)
