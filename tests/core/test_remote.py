@@ -22,7 +22,8 @@ def test_a_share_is_what_the_whole_would_have_been():
 
 
 @pytest.mark.long
-def test_two_ray_workers_reach_what_one_process_reaches(tmp_path):
+def test_two_ray_workers_reach_what_one_process_reaches(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else they wait for everything else on the machine
     common = [f"ckpt={CKPT}", "env=pusht", "env.max_steps=15", "episodes=6", "eval.execute=4", "eval.videos=0"]
     assert main(["eval", *common, f"out={tmp_path / 'one'}"]) == 0
     assert main(["eval", *common, "backend=ray", "workers=2", f"out={tmp_path / 'ray'}"]) == 0
