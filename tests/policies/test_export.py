@@ -2,15 +2,18 @@
 
 import json
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 from robolearn.actor import PolicyActor
+from robolearn.cli import main
 from robolearn.errors import ConfigError, MissingLibraryError
 from robolearn.export import export
 from robolearn.registry import names
 from robolearn.transforms import Pipeline
 
+SMALL = Path(__file__).parents[2] / "benchmarks" / "checkpoints" / "pusht_flow"
 QUICK = ("diffusion", "flow", "ranked", "tokens")
 EXPORTED = [
     pytest.param(name, marks=[] if name in QUICK else pytest.mark.long)
@@ -66,3 +69,16 @@ def test_onnx_gives_the_same(bench, tmp_path, name):
     pytest.importorskip("onnxruntime")
     made = export(_actor(bench, name), tmp_path, to="onnx")
     assert made.difference <= 1e-5
+
+
+def test_the_verb_exports_a_checkpoint(tmp_path):
+    out = tmp_path / "graph"
+    assert main(["export", f"ckpt={SMALL}", "policy.steps=2", f"out={out}"]) == 0
+    facts = json.loads((out / "graph.json").read_text())
+    assert facts["difference"] <= 1e-5
+    assert set(facts["inputs"]) == {"noise", "observation.environment_state", "observation.state"}
+    assert {"policy.pt2", "spec.json", "transforms.json", "stats.safetensors", "result.json"} <= {
+        path.name for path in out.iterdir()
+    }
+    assert main(["export", f"ckpt={SMALL}", "batch=0", f"out={tmp_path / 'none'}"]) == 2
+    assert not (tmp_path / "none").exists()
