@@ -353,9 +353,15 @@ def _own_facts(path: Path, own: Mapping[str, str]) -> tuple[dict[str, Any], Spec
         if not sizes or dtype not in ("float32", "float64", "int32", "int64", "uint8", "bool"):
             raise DataError(f"{path}: the description of '{key}' is damaged.", found=str(column)[:80])
     try:
-        return columns, Spec.from_dict(_json(own.get("spec", ""), path))
+        spec = Spec.from_dict(_json(own.get("spec", ""), path))
     except (SpecError, ConfigError) as error:
         raise DataError(f"{path}: its spec is not readable.", found=str(error)[:200]) from error
+    stored = {key: tuple(column["shape"]) for key, column in columns.items()}
+    wanted = {key: feature.shape for key, feature in spec.observations.items() if feature.kind != "text"}
+    for key, shape in {**wanted, "action": (spec.action.dim,)}.items():
+        if stored.get(key) != shape:
+            raise DataError(f"{path}: '{key}' is not stored as its spec says.", found=stored.get(key), expected=shape)
+    return columns, spec
 
 
 def _json(text: str, path: Path) -> dict[str, Any]:

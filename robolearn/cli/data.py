@@ -69,7 +69,13 @@ def _show(verb: str, result: Mapping[str, Any]) -> None:
         table("", ("signal", *names), rows)
         return
     problems = rest.pop("problems", ())
+    nested = {key: rest.pop(key) for key in ("members", "episodes") if isinstance(rest.get(key), dict)}
     table("", (f"data {verb}", ""), [(key, _words(value)) for key, value in rest.items()])
+    for key, items in nested.items():
+        names = [name for name, value in next(iter(items.values())).items() if not isinstance(value, dict)]
+        table(
+            "", (key, *names), [(item, *(_words(facts.get(name)) for name in names)) for item, facts in items.items()]
+        )
     if spec is not None:
         facts = [(key, f["kind"], _words(f["shape"]), f["dtype"], f["unit"]) for key, f in spec["observations"].items()]
         action = spec["action"]

@@ -34,6 +34,7 @@ from robolearn.errors import RobolearnError
 
 MEMORY_BYTES = 3 * 2**30  # beyond what is in use before the first input
 LIMIT_S = 20
+FORBIDDEN = ("subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "socket.", "pickle.", "urllib.")
 NUMBERS = (0, 1, 127, 128, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**63, 2**64 - 1)
 TEXTS = (
     b"-1",
@@ -165,6 +166,7 @@ def run(kind: str, count: int, seed: int, folder: Path) -> dict:
     resource.setrlimit(resource.RLIMIT_AS, (in_use + MEMORY_BYTES, resource.RLIM_INFINITY))
     signal.signal(signal.SIGALRM, late)
     failures, refused, slowest_s = [], 0, 0.0
+    sys.addaudithook(lambda event, arguments: watch(event, arguments, folder))
     if good.is_dir():
         shutil.copytree(good, bad)
     for number in range(count):
@@ -193,10 +195,19 @@ def attempt(path: Path, options: dict) -> bool:
         return True
 
 
+def watch(event: str, arguments: tuple, folder: Path) -> None:
+    """Refuse whatever reading a dataset never does: processes, sockets, pickles, writing elsewhere."""
+    writes = event == "open" and isinstance(arguments[1], str) and set("wax+") & set(arguments[1])
+    outside = writes and not str(arguments[0]).startswith(str(folder))
+    if event.startswith(FORBIDDEN) or outside:
+        raise AssertionError(f"{event} {arguments}")
+
+
 def late(*_: object) -> None:
     raise TimeoutError(f"more than {LIMIT_S} s")
 
 
 if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"
+    sys.dont_write_bytecode = True  # a module that is imported late writes nothing
     sys.stdout.write(json.dumps(run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))))

@@ -23,7 +23,7 @@ def fuzz(kind, count, seed, folder):
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_damaged_bytes(kind, tmp_path):
-    fuzz(kind, 60, 1, tmp_path)
+    fuzz(kind, 40, 1, tmp_path)
 
 
 @pytest.mark.long
