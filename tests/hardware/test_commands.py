@@ -1,6 +1,7 @@
 """The verbs of the command line on the real processes: check, record, replay, rollout; and the raw recorder."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,12 +87,20 @@ def test_check_looks_without_moving(config):
     assert "brakes" in report["when_we_die"]
 
 
-def test_teleoperation_in_real_time_ends_disarmed(config):
+def test_teleoperation_in_real_time_ends_disarmed_and_leaves_a_log(config, tmp_path):
     """What is recorded is tested on the simulated clock; here the processes must start, answer and end."""
+    from mcap.reader import make_reader
+
+    config = replace(config, log=str(tmp_path / "session.mcap"))
     device = Scripted([Twist()] * 5 + [Twist((0.0, 0.0, 0.5))] * 10 + [Twist(mark="stop")])
     result = commands.teleop(config, device, seconds=30.0)
     assert result["status"]["ticks"] > 0
     assert result["status"]["mode"] == "disarmed"
+    with (tmp_path / "session.mcap").open("rb") as file:
+        summary = make_reader(file).get_summary()
+    counts = {summary.channels[key].topic: count for key, count in summary.statistics.channel_message_counts.items()}
+    assert counts["/joint_states"] > 0
+    assert counts["/joint_trajectory_controller/joint_trajectory"] > 0
 
 
 def test_only_joint_targets_are_replayed(config):
