@@ -100,7 +100,8 @@ class MetaWorldEnv(RowsEnv):
         """Return a picture [height,width,3] uint8 of one row."""
         for name in _MOVED:
             getattr(self._drawn, name)[...] = self._rows[row].own(name)
-        return self._cameras.picture(self.data[row], camera, (width, height), fine=True)
+        picture = self._cameras.picture(self.data[row], camera, (width, height), fine=True)
+        return picture[::-1, ::-1].copy() if camera.startswith("corner") else picture  # those hang upside down
 
     def close_extras(self, **kwargs: Any) -> None:
         if self._pool is not None:

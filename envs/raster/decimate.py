@@ -29,6 +29,8 @@ def decimate(vert_m: np.ndarray, face: np.ndarray, target: int) -> tuple[np.ndar
     `source` is the number of the old vertex that a new one came from.
     """
     vert_m, face = np.ascontiguousarray(vert_m, np.float64), np.ascontiguousarray(face, np.int64)
+    # A face that names a vertex twice has no area, and its edge from a vertex to itself cannot be collapsed.
+    face = face[(face[:, 0] != face[:, 1]) & (face[:, 1] != face[:, 2]) & (face[:, 2] != face[:, 0])]
     digest = hashlib.sha256(vert_m.tobytes() + face.tobytes() + f"{target} {_REVISION}".encode()).hexdigest()[:32]
     path = cache_folder() / "meshes" / f"{digest}.npz"
     if path.is_file():

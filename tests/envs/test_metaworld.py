@@ -66,3 +66,12 @@ def test_rows_threads_and_snapshots_change_nothing(task):
 def test_an_unknown_task_has_a_suggestion():
     with pytest.raises(ConfigError, match="did you mean 'assembly-v3'"):
         make_env("metaworld/asembly-v3", 1)
+
+
+def test_a_picture_shows_each_row_with_what_its_reset_moved():
+    env = make_env("metaworld/drawer-open", 2)
+    env.reset(seed=[1, 2])
+    one, other = (env.render(row, width=96, height=72).astype(int) for row in (0, 1))
+    assert one.std() > 20
+    assert np.abs(one - other).max() > 60
+    assert np.array_equal(env.render(0, width=96, height=72), one)

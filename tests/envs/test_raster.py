@@ -234,3 +234,16 @@ def test_bad_input_is_refused():
         raster.render_batch(np.zeros((1, 2, 3)), np.zeros((1, 2, 9)), np.zeros((1, 3)), np.zeros((1, 9)))
     with pytest.raises(ConfigError, match="did you mean 'depth'"):
         raster.render_batch(data.geom_xpos[None], data.geom_xmat[None], *_camera(raster, 1), outputs=("depht",))
+
+
+def test_faces_without_area_are_left_out_of_decimation(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBOLEARN_CACHE", str(tmp_path))
+    size = 12
+    x, y = np.meshgrid(np.arange(size, dtype=float), np.arange(size, dtype=float))
+    vert = np.stack([x.ravel(), y.ravel(), 0.1 * np.sin(x * y).ravel()], 1)
+    corner = (np.arange(size - 1)[:, None] * size + np.arange(size - 1)).ravel()
+    halves = ([corner, corner + 1, corner + size], [corner + 1, corner + size + 1, corner + size])
+    whole = np.concatenate([np.stack(half, 1) for half in halves])
+    flat = np.concatenate([whole, [[5, 5, 9], [7, 8, 7], [3, 3, 3]]])
+    for one, other in zip(decimate(vert, whole, 100), decimate(vert, flat, 100), strict=True):
+        assert np.array_equal(one, other)
