@@ -6,7 +6,7 @@ DiffusionVLA share; with another policy of `robolearn.policies` it is that polic
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ class CognitionHeadConfig:
     policy: Mapping[str, Any] = field(default_factory=lambda: dict(_DIFFUSION))
     queries: int = 1
     repeat: int = 4
+    action_tokens: ClassVar[int] = 0
 
     def __post_init__(self):
         if self.queries < 1 or self.repeat < 1 or "name" not in self.policy:

@@ -8,12 +8,14 @@ from torch import Tensor, nn
 
 from robolearn.contracts import Batch
 from robolearn.errors import ConfigError
-from robolearn.nets.backbones import Backbone, Memory
+from robolearn.nets.backbones import Backbone, Memory, Tokens
 from robolearn.nets.expert import ActionExpert, ExpertConfig
 from robolearn.policies.common import check_prefix, chunk_mean, pin_prefix
 from robolearn.policies.flow import PrefixConfig, TimeSampling, prefix_weights, sample_times
 from robolearn.policies.samplers import Solver, Velocity, guided_velocity, integrate
+from robolearn.policies.vla.bins import BinTokens
 from robolearn.policies.vla.head import Head
+from robolearn.policies.vla.tokens import BinsConfig, TokensHead, TokensHeadConfig
 from robolearn.spec import Spec
 
 __all__ = ["FlowHead", "FlowHeadConfig"]
@@ -23,7 +25,9 @@ __all__ = ["FlowHead", "FlowHeadConfig"]
 class FlowHeadConfig:
     """`steps` solver steps on one memory; training draws `repeat` noises for each memory.
 
-    With `insulate` no gradient of the actions reaches the backbone (knowledge insulation, arXiv 2505.23705).
+    With `insulate` no gradient of the flow reaches the backbone; it then learns by predicting the same actions as
+    `bins` tokens for each number, with weight `cotrain` (knowledge insulation, arXiv 2505.23705). The expert
+    never sees those tokens, and acting does without them.
     """
 
     name: Literal["flow"] = "flow"
@@ -33,15 +37,22 @@ class FlowHeadConfig:
     times: TimeSampling = "beta"
     repeat: int = 1
     insulate: bool = False
+    cotrain: float = 0.0
+    bins: int = 256
     prefix: PrefixConfig = field(default_factory=PrefixConfig)
 
     def __post_init__(self):
-        if self.steps < 1 or self.repeat < 1 or self.prefix.name == "warm":
+        if self.steps < 1 or self.repeat < 1 or self.cotrain < 0 or self.prefix.name == "warm":
             raise ConfigError(
                 "Flow head options are out of range.",
                 found=self,
-                expected="steps and repeat >= 1, prefix hard or guided",
+                expected="steps and repeat >= 1, cotrain >= 0, prefix hard or guided",
             )
+
+    @property
+    def action_tokens(self) -> int:
+        """How many tokens of the backbone's vocabulary stand for actions."""
+        return self.bins if self.cotrain else 0
 
     def build(self, backbone: Backbone, spec: Spec, state: int) -> "FlowHead":
         """Return the head; `state` is the size of the proprioception that it takes (0: none)."""
@@ -51,22 +62,38 @@ class FlowHeadConfig:
 class FlowHead(Head):
     """An action expert with the flow's loss and sampler."""
 
-    reads_states = False
-
     def __init__(self, config: FlowHeadConfig, backbone: Backbone, spec: Spec, state: int):
         super().__init__()
         self.config, self.spec = config, spec
         self.expert = ActionExpert(config.expert, backbone, spec.chunk, spec.action.dim)
         self.state = nn.Linear(state, config.expert.width) if state else None
+        self.reads_states = config.cotrain > 0
         self.last_read = (len(self.expert.layers) - 1) * self.expert.stride
+        self.codec = BinTokens(config.bins, spec.chunk, spec.action.dim)
+        options = TokensHeadConfig(tokenizer=BinsConfig(vocabulary=config.bins))
+        tokens = self.codec.transform_spec(spec)
+        self.tokens = TokensHead(options, backbone, tokens) if config.cotrain else None
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
         """One chunk."""
         return (self.spec.chunk, self.spec.action.dim)
 
+    def extend(self, tokens: Tokens, batch: Batch) -> Tokens:
+        """Return the prefix, in training with the action tokens that the backbone learns from."""
+        if self.tokens is None or "action" not in batch:
+            return tokens
+        return self.tokens.extend(tokens, self.codec.forward(batch))
+
     def loss(self, memory: Memory, state: Tensor | None, batch: Batch) -> Tensor:
-        """Return the squared velocity error [B], the mean over `repeat` noises."""
+        """Return the squared velocity error [B], the mean over `repeat` noises, and what tokens add to it."""
+        if self.tokens is None:
+            return self._flow_loss(memory, state, batch)
+        known = self.codec.forward(batch)
+        error = self.tokens.loss(memory, None, known)
+        return self._flow_loss(memory.without(known["action"].shape[1]), state, batch) + self.config.cotrain * error
+
+    def _flow_loss(self, memory: Memory, state: Tensor | None, batch: Batch) -> Tensor:
         count = self.config.repeat
         memory = (memory.map(Tensor.detach) if self.config.insulate else memory).repeat(count)
         action = batch["action"].repeat_interleave(count, 0)

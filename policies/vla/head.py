@@ -14,7 +14,6 @@ class Head(nn.Module):
 
     spec: Spec
     reads_states = True  # False: only keys and values, so what follows them in the last layer is not trained
-    speaks = False  # whether it needs the backbone's language head
 
     @property
     def noise_shape(self) -> tuple[int, ...]:

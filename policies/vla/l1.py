@@ -1,7 +1,7 @@
 """Parallel decoding of a continuous chunk with an L1 loss (OpenVLA-OFT, arXiv 2502.19645, section IV)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ class L1HeadConfig:
 
     name: Literal["l1"] = "l1"
     per_dimension: bool = False
+    action_tokens: ClassVar[int] = 0
 
     def build(self, backbone: Backbone, spec: Spec, state: int) -> "L1Head":
         """Return the head."""

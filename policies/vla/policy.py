@@ -74,6 +74,8 @@ class VLAConfig:
 
     `state` says where proprioception enters: as tokens of the prefix, as tokens of the action expert, or
     nowhere. `attention` over the prefix is full, as robot policies use it, or causal, as text was learned.
+    A policy trained with `exits` acts after any of them (`exit`), for the latency that is left (DeeR, arXiv
+    2411.02359, section 3.1).
     """
 
     name: Literal["vla"] = "vla"
@@ -86,6 +88,9 @@ class VLAConfig:
     prompt: PromptConfig = PromptConfig()
     tuning: TuningConfig = TuningConfig()
     image_size: tuple[int, int] | None = None  # rows and columns [px]; None: the backbone's own
+    pad: bool = False  # keep the pictures' proportions, with black beside them
+    exits: tuple[int, ...] = ()  # layers after which training also acts, one of them drawn for each step
+    exit: int = 0  # layers that run when acting; 0: all
     observation_norm: Norm = "mean_std"
     action_norm: Norm = "mean_std"
 
@@ -94,14 +99,20 @@ class VLAConfig:
             raise ConfigError("A policy needs an observation and an action.", found=self, expected="1 or more of each")
         if self.state == "expert" and not isinstance(self.head, FlowHeadConfig):
             raise ConfigError("Only a flow head has an expert.", found=self.head.name, expected="state prefix or none")
-        if isinstance(self.head, FlowHeadConfig) and self.head.insulate and self.state == "prefix":
+        if self.is_untaught and self.state == "prefix":
             raise ConfigError(
                 "Nothing would teach the map of proprioception into an insulated backbone.",
                 found="head.insulate=true with state=prefix",
-                expected="state expert or none",
+                expected="state expert or none, or head.cotrain > 0",
             )
-        codec = isinstance(self.head, TokensHeadConfig) and self.head.tokenizer.name != "fast"
-        if codec and self.action_norm not in ("min_max", "quantile"):
+        if min((*self.exits, self.exit, 0)) < 0 or 0 in self.exits or (self.exit and self.exit not in self.exits):
+            raise ConfigError(
+                "A policy can only stop where it was trained to act.",
+                found=f"exit {self.exit}, exits {self.exits}",
+                expected="an exit among exits, or 0 for all layers",
+            )
+        fast = isinstance(self.head, TokensHeadConfig) and self.head.tokenizer.name == "fast"
+        if self.head.action_tokens and not fast and self.action_norm not in ("min_max", "quantile"):
             raise ConfigError(
                 "This codec cannot hold the range of the actions.",
                 found=f"action_norm {self.action_norm}",
@@ -115,6 +126,11 @@ class VLAConfig:
         """The backbone's config, read from its folder where a name was given."""
         return open_backbone(self.backbone) if isinstance(self.backbone, str) else self.backbone
 
+    @property
+    def is_untaught(self) -> bool:
+        """Whether no gradient reaches the backbone."""
+        return isinstance(self.head, FlowHeadConfig) and self.head.insulate and not self.head.cotrain
+
     def transforms(self, spec: Spec) -> list[Transform]:
         """Return the unfitted steps: the prompt's tokens, pictures to float, normalisation, action tokens."""
         texts = [key for key, feature in spec.observations.items() if feature.kind == "text"]
@@ -122,7 +138,7 @@ class VLAConfig:
             raise SpecError("A VLA follows one instruction.", found=texts, expected="one text observation, as 'task'")
         steps: list[Transform] = [
             self._read_text(texts[0]),
-            resolve("transform", "image_to_float")(size=self.image_size or _square(side_of(self.vlm))),
+            resolve("transform", "image_to_float")(size=self.image_size or _square(side_of(self.vlm)), pad=self.pad),
             resolve("transform", "normalize")({"*": self.observation_norm, "action": self.action_norm}),
         ]
         return [*steps, self.head.codec()] if isinstance(self.head, TokensHeadConfig) else steps
@@ -132,7 +148,7 @@ class VLAConfig:
         sentence = sentence_of(self.vlm)
         if sentence is not None:
             return resolve("transform", "embed_text")(key, "observation.prompt", sentence)
-        taken = self.head.tokenizer.vocabulary if isinstance(self.head, TokensHeadConfig) else 0
+        taken = self.head.action_tokens
         tokenizer = self.prompt.tokenizer or self.vlm.weights
         return resolve("transform", "tokenize_prompt")(
             key,
@@ -156,8 +172,13 @@ class VLAPolicy(nn.Module):
         self.config = config
         self.spec = replace(spec, history=config.history, chunk=spec.chunk if tokens else config.chunk)
         self._pictures, self._signals, self._prompt = _keys(self.spec)
-        self.backbone = build_backbone(config.vlm, speak=tokens, causal=config.attention == "causal")
+        self.backbone = build_backbone(
+            config.vlm, speak=config.head.action_tokens > 0, causal=config.attention == "causal"
+        )
         _check_pictures(self.backbone, self.spec, self._pictures)
+        if max(config.exits, default=0) >= self.backbone.depth:
+            found, expected = config.exits, f"1 to {self.backbone.depth - 1}"
+            raise ConfigError("An early exit comes before the last layer.", found=found, expected=expected)
         size = sum(int(torch.Size(self.spec.observations[key].shape).numel()) for key in self._signals)
         used = size if config.state != "none" else 0
         self.state = nn.Linear(used, self.backbone.width) if used and config.state == "prefix" else None
@@ -170,10 +191,15 @@ class VLAPolicy(nn.Module):
         return self.head.noise_shape
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the head's loss [B]."""
-        memory = self.backbone.encode(self.head.extend(self.prefix(batch), batch))
-        loss = self.head.loss(memory, self._state(batch), batch)
-        return loss, {f"{self.config.head.name}_loss": loss.detach().mean()}
+        """Return the head's loss [B]; with exits, the mean of it and of the loss at one of them."""
+        tokens, state = self.head.extend(self.prefix(batch), batch), self._state(batch)
+        loss = self.head.loss(self.backbone.encode(tokens), state, batch)
+        metrics = {f"{self.config.head.name}_loss": loss.detach().mean()}
+        if not self.config.exits:
+            return loss, metrics
+        drawn = self.config.exits[int(torch.randint(len(self.config.exits), ()))]
+        early = self.head.loss(self.backbone.encode(tokens, layers=drawn), state, batch)
+        return (loss + early) / 2, metrics | {"early_loss": early.detach().mean()}
 
     def sample(self, obs: Batch, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
         """Return chunks [B,K,A] from `noise` [B,*noise_shape]; the prefix is encoded once."""
@@ -181,7 +207,7 @@ class VLAPolicy(nn.Module):
 
     def remember(self, obs: Batch) -> Memory:
         """Return what the backbone makes of observations: the cache that sampling works on."""
-        return self.backbone.encode(self.head.extend(self.prefix(obs), obs))
+        return self.backbone.encode(self.head.extend(self.prefix(obs), obs), layers=self.config.exit)
 
     def flow_field(self, obs: Batch, count: int) -> Velocity:
         """Return the velocity of `count` observations, a function of (x [B,K,A], time [B])."""
@@ -241,13 +267,13 @@ class VLAPolicy(nn.Module):
         self.backbone.checkpointing = tuning.checkpointing
         if tuning.mode == "lora":
             add_lora(self.backbone, tuning.targets, tuning.rank, tuning.alpha)
-        elif tuning.mode == "frozen" or (isinstance(self.head, FlowHead) and self.head.config.insulate):
+        elif tuning.mode == "frozen" or self.config.is_untaught:
             self.backbone.requires_grad_(False)
         elif not tuning.vision:
             for module in self.backbone.vision():
                 module.requires_grad_(False)
         self.backbone.quiet()
-        if isinstance(self.head, FlowHead):
+        if isinstance(self.head, FlowHead) and not self.head.reads_states:
             for module in self.backbone.unread(self.head.last_read):
                 module.requires_grad_(False)
 

@@ -48,6 +48,11 @@ class TokensHeadConfig:
                 expected="decoding autoregressive, or another tokenizer",
             )
 
+    @property
+    def action_tokens(self) -> int:
+        """How many tokens of the backbone's vocabulary stand for actions."""
+        return self.tokenizer.vocabulary
+
     def codec(self) -> Transform:
         """Return the unfitted transform from chunks to tokens."""
         options = self.tokenizer
@@ -64,8 +69,6 @@ class TokensHeadConfig:
 
 class TokensHead(Head):
     """Reads and predicts action tokens with the backbone's embedding and language head."""
-
-    speaks = True
 
     def __init__(self, config: TokensHeadConfig, backbone: Backbone, spec: Spec):
         super().__init__()

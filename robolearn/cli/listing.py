@@ -26,7 +26,16 @@ def main(arguments: Sequence[str]) -> None:
     rows = [(group, ", ".join(names)) for group in wanted if (names := _names(group, given.config_dir))]
     if not rows:
         rows = [(group, "nothing yet") for group in wanted]
+    if wanted == ["backbone"]:
+        table("", ("backbone", "sizes", "weights that fit"), _backbones())
+        return
     table("", ("group", "names"), rows)
+
+
+def _backbones() -> list[tuple[str, str, str]]:
+    """Return each family of backbones, its sizes beside the small one, and the published weights it reads."""
+    families = ((name, registry.resolve("backbone", name)) for name in registry.names("backbone"))
+    return [(name, ", ".join(size for size in family.SIZES if size), family.WEIGHTS) for name, family in families]
 
 
 def _group(word: str, known: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from robolearn.contracts import Batch
 from robolearn.errors import DataError, SpecError, suggest
@@ -18,12 +18,14 @@ __all__ = ["ImageToFloat"]
 class ImageToFloat:
     """Turn the pictures `keys` (all of the spec when empty) into floats, resized to `size` (H, W).
 
-    Resizing is bilinear with antialiasing, on the floats.
+    Resizing is bilinear with antialiasing, on the floats; with `pad` it keeps the proportions, the picture in
+    the middle and black beside it.
     """
 
     keys: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
     name: str = "image_to_float"
+    pad: bool = False
 
     pixels: ClassVar[bool] = True
     on_device: ClassVar[bool] = True
@@ -55,5 +57,13 @@ class ImageToFloat:
         pictures = value.movedim(-1, -3).to(torch.float32).div_(255)
         if self.size is None or tuple(pictures.shape[-2:]) == self.size:
             return pictures.contiguous()
-        flat = interpolate(pictures.flatten(0, 1), self.size, mode="bilinear", antialias=True)
+        (height, width), (rows, columns) = self.size, pictures.shape[-2:]
+        if self.pad:
+            scale = min(height / rows, width / columns)
+            rows, columns = max(1, round(rows * scale)), max(1, round(columns * scale))
+        else:
+            rows, columns = height, width
+        flat = interpolate(pictures.flatten(0, 1), (rows, columns), mode="bilinear", antialias=True)
+        top, left = (height - rows) // 2, (width - columns) // 2
+        flat = pad(flat, (left, width - columns - left, top, height - rows - top))
         return flat.unflatten(0, pictures.shape[:2])

@@ -1,10 +1,15 @@
 """Every backbone under every head: learns, samples, remembers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from robolearn.errors import ConfigError
+
 FAMILIES = ("smolvlm", "paligemma", "qwen2_5_vl", "qwen3_vl", "florence2", "openvla")
 HEADS = ("flow", "diffusion", "l1", "tokens")
+INSULATED = {"name": "flow", "expert": {"width": 32}, "insulate": True, "cotrain": 0.5, "bins": 16}
 PAIRS = [(family, head) for family in FAMILIES for head in HEADS] + [("small", head) for head in HEADS[:3]]
 
 
@@ -133,6 +138,7 @@ def test_checkpointing_changes_no_gradient(bench):
         ({"tuning": {"mode": "lora", "rank": 2}}, ("state.", "head.", "lora_")),
         ({"tuning": {"vision": False}}, ("state.", "head.", "text_model", "connector")),
         ({"head_options": {"name": "flow", "insulate": True}, "state": "expert"}, ("head.",)),
+        ({"head_options": INSULATED, "action_norm": "min_max"}, ("head.", "backbone.", "state.")),
     ],
 )
 def test_what_learns(bench, options, learns):
@@ -176,3 +182,38 @@ def test_tokens_decode_to_what_they_were_made_from(bench):
     given = bench.given(spec, action=True)
     encoded, trace = pipeline.encode(given)
     torch.testing.assert_close(pipeline.decode(encoded["action"], trace), given["action"], rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("head", ["flow", "l1"])
+def test_early_exits_are_trained_and_taken(bench, head):
+    config = bench.config("smolvlm", head, exits=[1])
+    policy, pipeline, spec = bench.build(config)
+    loss, metrics = policy.loss(bench.batch(pipeline, spec))
+    loss.mean().backward()
+    assert loss.shape == (4,)
+    assert "early_loss" in metrics
+    assert [name for name, v in policy.named_parameters() if v.requires_grad and v.grad is None] == []
+    early = replace(config, exit=1).build(policy.spec)
+    early.load_state_dict(policy.state_dict())
+    obs, noise = bench.obs(pipeline, spec), bench.noise(policy)
+    with torch.inference_mode():
+        assert len(early.eval().remember(obs).keys) == 1
+        assert not torch.equal(early.sample(obs, noise), policy.eval().sample(obs, noise))
+    with pytest.raises(ConfigError, match="trained to act"):
+        replace(config, exit=2)
+
+
+def test_an_insulated_backbone_learns_from_tokens_alone(bench):
+    policy, pipeline, spec = bench.build(bench.config(head_options=INSULATED, action_norm="min_max"))
+    batch = bench.batch(pipeline, spec)
+    policy.loss(batch)[0].mean().backward()
+    taught = {name: value.grad.clone() for name, value in policy.backbone.named_parameters() if value.grad is not None}
+    policy.zero_grad()
+    memory = policy.backbone.encode(policy.head.extend(policy.prefix(batch), batch))
+    (0.5 * policy.head.tokens.loss(memory, None, policy.head.codec.forward(batch))).mean().backward()
+    for name, value in taught.items():
+        torch.testing.assert_close(policy.backbone.get_parameter(name).grad, value, rtol=1e-4, atol=1e-7)
+    obs, noise = bench.obs(pipeline, spec), bench.noise(policy)
+    with torch.inference_mode():  # acting needs no action tokens, and the expert never saw them
+        shown = policy.eval().head.sample(memory.without(8), None, noise, None)
+        torch.testing.assert_close(policy.sample(obs, noise), shown, rtol=0, atol=1e-5)

@@ -86,6 +86,11 @@ class Memory:
         keys, values = tuple(map(function, self.keys)), tuple(map(function, self.values))
         return Memory(function(self.states), keys, values, function(self.mask), function(self.next))
 
+    def without(self, count: int) -> "Memory":
+        """Return the memory without its last `count` tokens, all of which are real."""
+        keys, values = (tuple(part[:, :, :-count] for part in parts) for parts in (self.keys, self.values))
+        return Memory(self.states[:, :-count], keys, values, self.mask[:, :-count], self.next - count)
+
     def repeat(self, count: int) -> "Memory":
         """Return the memory with each row `count` times, one after the other."""
         return self if count == 1 else self.map(lambda value: value.repeat_interleave(count, 0))
@@ -173,12 +178,15 @@ class Backbone(nn.Module):
         blocks = torch.arange(x.shape[1], device=x.device)
         return Tokens(x, mask, blocks if self.causal else blocks * 0, mask.cumsum(1) - 1, mask.sum(1))
 
-    def encode(self, tokens: Tokens, past: Memory | None = None) -> Memory:
-        """Run the layers over `tokens`, which also attend to all of `past`; the memory holds both."""
+    def encode(self, tokens: Tokens, past: Memory | None = None, layers: int = 0) -> Memory:
+        """Run the layers (the first `layers`; 0: all) over `tokens`, which also attend to all of `past`.
+
+        The memory holds both, of the layers that ran.
+        """
         mask = _visible(tokens, past)
         rotary = self.rotary(tokens.x, tokens.positions)
         x, keys, values = tokens.x, [], []
-        for number in range(self.depth):
+        for number in range(layers or self.depth):
             before = (past.keys[number], past.values[number]) if past else None
             if self.checkpointing and torch.is_grad_enabled():
                 x, key, value = checkpoint(self.layer, number, x, mask, rotary, before, use_reentrant=False)
@@ -195,9 +203,8 @@ class Backbone(nn.Module):
         self, number: int, x: Tensor, mask: Tensor, rotary: Any, before: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Run one layer: states [B,N,D], mask [B,1,N,M], earlier keys and values; returns states, keys, values."""
-        store = _Store(before)
-        x = self.language.layers[number](x, attention_mask=mask, position_embeddings=rotary, past_key_values=store)
-        return x, store.keys, store.values
+        layer, store = self.language.layers[number], _Store(before)
+        return layer(x, attention_mask=mask, position_embeddings=rotary, past_key_values=store)
 
     def rotary(self, x: Tensor, positions: Tensor) -> Any:
         """Return what the layers rotate queries and keys with."""
@@ -227,12 +234,18 @@ class Backbone(nn.Module):
         return [name for name in self.state_dict() if not is_adapter(name)]
 
     def shorten(self) -> None:
-        """Keep the layers that the config asks for; raises `ConfigError` when there are fewer."""
+        """Keep the layers that the config asks for; raises `ConfigError` when there are fewer.
+
+        From here on a layer that is given a store returns its keys and values too: what shards weights must
+        see every output that a gradient comes back through.
+        """
         layers, wanted = self.language.layers, self.config.layers
         if not 0 <= wanted <= len(layers):
             raise ConfigError("The backbone has not so many layers.", found=wanted, expected=f"0 to {len(layers)}")
         if wanted:
             del layers[wanted:]
+        for layer in layers:
+            layer.register_forward_hook(_with_memory, with_kwargs=True)
 
 
 class _Store:
@@ -247,6 +260,12 @@ class _Store:
             keys, values = torch.cat([self._before[0], keys], 2), torch.cat([self._before[1], values], 2)
         self.keys, self.values = keys, values
         return keys, values
+
+
+def _with_memory(layer: nn.Module, inputs: Any, given: dict[str, Any], output: Any) -> Any:
+    """Return the output of a layer with what its store holds, if it has one."""
+    store = given.get("past_key_values")
+    return (output, store.keys, store.values) if isinstance(store, _Store) else output
 
 
 def _visible(tokens: Tokens, past: Memory | None) -> Tensor:
