@@ -119,6 +119,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "normalize_each": "robolearn.data.mixture:NormalizeEach",
         "pad": "robolearn.transforms.actions:Pad",
         "relative_action": "robolearn.transforms.actions:RelativeAction",
+        "state_prompt": "robolearn.policies.vla.state_prompt:StatePrompt",
         "tokenize_prompt": "robolearn.transforms.prompt:TokenizePrompt",
     },
     # Frozen sentence encoders: `open(name)` gives an object with `dim` and `encode(list of str) -> float32 [n,D]`.

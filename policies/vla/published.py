@@ -1,4 +1,4 @@
-"""Published VLA checkpoints by our own names: SmolVLA, π0 and π0.5, and the head of OpenVLA-OFT.
+"""Published VLA checkpoints by our own names: SmolVLA, π0 and π0.5, OpenVLA, and the head of OpenVLA-OFT.
 
 The structures are ours already, so a checkpoint is a table of names and a few exact folds: flow time runs the
 other way there, SmolVLA scales what it embeds, and Gemma's norms add one to their weights. Padding of states is
@@ -15,15 +15,25 @@ from torch import Tensor, nn
 
 from robolearn import checkpoint
 from robolearn.config import parse, to_dict
+from robolearn.contracts import Transform
 from robolearn.errors import CheckpointError
 from robolearn.files import read_json
+from robolearn.nets.backbones import BackboneConfig, vocabulary_of
 from robolearn.policies.vla.policy import VLAConfig
-from robolearn.policies.vla.statistics import read_lerobot_stats, read_tensors
+from robolearn.policies.vla.statistics import read_lerobot_stats, read_oxe_stats, read_tensors
 from robolearn.registry import resolve
 from robolearn.spec import ActionSpec, Feature, Spec
 from robolearn.transforms import Pipeline
 
-__all__ = ["convert_lerobot", "fit_weights", "oft_head_weights", "pi0_weights", "smolvla_weights"]
+__all__ = [
+    "convert",
+    "convert_lerobot",
+    "convert_openvla",
+    "fit_weights",
+    "oft_head_weights",
+    "pi0_weights",
+    "smolvla_weights",
+]
 
 # The expert's layers: published → ours.
 _LAYER = {
@@ -127,12 +137,57 @@ def fit_weights(module: nn.Module, given: Mapping[str, Tensor], where: str = "Th
     return state
 
 
+def convert(folder: str | Path, out: str | Path, rate_hz: float, backbone: str = "", unnorm_key: str = "") -> Path:
+    """Write the published policy in `folder` as our checkpoint `out`: see the functions for each kind.
+
+    LeRobot's need the folder of their `backbone`, OpenVLA the data set `unnorm_key` whose actions it is to give.
+    """
+    plain: Any = read_json(Path(folder) / "config.json", CheckpointError)
+    if isinstance(plain, Mapping) and plain.get("model_type") == "openvla":
+        return convert_openvla(folder, out, unnorm_key, rate_hz)
+    return convert_lerobot(folder, out, backbone, rate_hz)
+
+
+def convert_openvla(folder: str | Path, out: str | Path, unnorm_key: str, rate_hz: float, blank: int = 29871) -> Path:
+    """Write OpenVLA (arXiv 2406.09246) as our checkpoint `out`, with the actions of the data set `unnorm_key`.
+
+    `blank` is the token that it puts between prompt and actions. Its instructions were in lower case.
+    """
+    folder = Path(folder)
+    theirs: Any = read_json(folder / "config.json", CheckpointError)
+    stats = read_oxe_stats(folder / "config.json", unnorm_key)
+    options = {key: theirs[key] for key in ("timm", "patch_size", "image_sizes", "text_config") if key in theirs}
+    bins = theirs.get("n_action_bins", 256)
+    # The vocabulary was filled up to a multiple; the actions are the last of what was there before.
+    first = vocabulary_of(BackboneConfig("openvla", options)) - theirs.get("pad_to_multiple_of", 64) - bins
+    head = {"name": "tokens", "tokenizer": {"name": "bins", "vocabulary": bins}, "first": first}
+    plain = {
+        "name": "vla",
+        "chunk": 1,
+        "backbone": {"name": "openvla", "options": options},
+        "head": head,
+        "state": "none",
+        "attention": "causal",
+        "action_norm": "quantile",
+        "prompt": {"template": "In: What action should the robot take to {text}?\nOut:", "tokenizer": str(folder)},
+    }
+    config = parse(VLAConfig, plain, where="policy")
+    picture = {"observation.images.image": Feature("image", (*options["image_sizes"][:1] * 2, 3), "uint8")}
+    spec = Spec({**picture, "task": Feature("text")}, ActionSpec(len(stats["action/q01"])), rate_hz)
+    pipeline = _pipeline(config, spec, stats)
+    policy = config.build(pipeline.transform_spec(spec))
+    weights = {f"backbone.{name}": value for name, value in policy.backbone.read(folder).items()}
+    words = weights["backbone.vlm.language_model.model.embed_tokens.weight"]
+    state = fit_weights(policy, {**weights, "head.queries": words[blank : blank + 1]}, f"The weights in {folder}")
+    return checkpoint.save(Path(out), checkpoint.Checkpoint({"policy": to_dict(config)}, spec, pipeline, state))
+
+
 def convert_lerobot(folder: str | Path, out: str | Path, backbone: str | Path, rate_hz: float) -> Path:
-    """Write the SmolVLA or π0 checkpoint that LeRobot left in `folder` as our checkpoint `out`.
+    """Write the SmolVLA, π0 or π0.5 checkpoint that LeRobot left in `folder` as our checkpoint `out`.
 
     `backbone` is the folder of the vision-language model it stands on: its config.json and tokenizer.json are
     used, its weights are not. Pictures are expected at the size of the network. Raises `CheckpointError` for
-    another policy (π0.5 writes the state into its prompt: it runs through `robolearn.policies.lerobot`).
+    another policy, and for what of these we do not prepare alike.
     """
     folder, backbone = Path(folder), Path(backbone)
     theirs: Any = read_json(folder / "config.json", CheckpointError)
@@ -148,7 +203,11 @@ def convert_lerobot(folder: str | Path, out: str | Path, backbone: str | Path, r
     weights = rename(read_tensors(folder, "model*.safetensors"))
     config = parse(VLAConfig, _common(theirs, backbone) | describe(theirs, weights, backbone), where="policy")
     spec = _spec(theirs, config, rate_hz)
-    pipeline = _pipeline(config, spec, theirs, read_lerobot_stats(folder))
+    wide = resolve("transform", "pad")("action", theirs["max_action_dim"])
+    pipeline = _pipeline(config, spec, read_lerobot_stats(folder), wide)
+    if kind == "pi05":  # the prompt is made of the normalised state
+        tokens, pictures, scaled, last = pipeline.transforms
+        pipeline = Pipeline((pictures, scaled, resolve("transform", "state_prompt")(), tokens, last)).bind(spec)
     policy = config.build(pipeline.transform_spec(spec))
     state = fit_weights(policy, weights, f"The weights in {folder}")
     return checkpoint.save(Path(out), checkpoint.Checkpoint({"policy": to_dict(config)}, spec, pipeline, state))
@@ -161,8 +220,11 @@ def _common(theirs: Mapping[str, Any], backbone: Path) -> dict[str, Any]:
             found="empty_cameras, use_relative_actions or adapt_to_pi_aloha",
             do="evaluate the folder itself: it then runs through LeRobot",
         )
-    prompt = {"template": "{text}\n", "tokenizer": str(backbone), "length": theirs["tokenizer_max_length"]}
-    return {"name": "vla", "chunk": theirs["chunk_size"], "prompt": prompt}
+    template = "{text}" if theirs["type"] == "pi05" else "{text}\n"
+    prompt = {"template": template, "tokenizer": str(backbone), "length": theirs["tokenizer_max_length"]}
+    modes = theirs["normalization_mapping"]
+    norms = {"observation_norm": _NORMS.get(modes["STATE"]), "action_norm": _NORMS.get(modes["ACTION"])}
+    return {"name": "vla", "chunk": theirs["chunk_size"], "prompt": prompt, **norms}
 
 
 def _smolvla(theirs: Mapping[str, Any], weights: Mapping[str, Tensor], backbone: Path) -> dict[str, Any]:
@@ -194,7 +256,14 @@ def _pi0(theirs: Mapping[str, Any], weights: Mapping[str, Tensor], backbone: Pat
     return {"backbone": {"name": "paligemma", "options": _architecture(backbone)}, "head": head, "state": "expert"}
 
 
-_READERS = {"smolvla": (smolvla_weights, _smolvla), "pi0": (pi0_weights, _pi0)}
+def _pi05(theirs: Mapping[str, Any], weights: Mapping[str, Tensor], backbone: Path) -> dict[str, Any]:
+    options = _pi0(theirs, weights, backbone)
+    options["head"]["expert"]["time"] = "adaln"
+    return options | {"state": "none"}
+
+
+_READERS = {"smolvla": (smolvla_weights, _smolvla), "pi0": (pi0_weights, _pi0), "pi05": (pi0_weights, _pi05)}
+_NORMS = {"MEAN_STD": "mean_std", "MIN_MAX": "min_max", "QUANTILES": "quantile", "IDENTITY": "identity"}
 
 
 def _architecture(backbone: Path) -> dict[str, Any]:
@@ -233,12 +302,12 @@ def _spec(theirs: Mapping[str, Any], config: VLAConfig, rate_hz: float) -> Spec:
     return Spec({**pictures, **signals, "task": Feature("text")}, action, rate_hz, 1, config.chunk)
 
 
-def _pipeline(config: VLAConfig, spec: Spec, theirs: Mapping[str, Any], stats: Mapping[str, Tensor]) -> Pipeline:
+def _pipeline(config: VLAConfig, spec: Spec, stats: Mapping[str, Tensor], *more: Transform) -> Pipeline:
+    """Return the policy's transforms with published statistics and the tokenizer of the folder that it names."""
     steps: list[Any] = config.transforms(spec)
-    tokens, pictures, normalize = steps
-    tokens, scaled = tokens.fit(iter(())), replace(normalize.bind(spec), stats=stats)  # the tokenizer's folder is named
-    wide = resolve("transform", "pad")("action", theirs["max_action_dim"])
-    return Pipeline((tokens, pictures, scaled, wide)).bind(spec)
+    tokens, pictures, normalize, *codec = steps
+    tokens, scaled = tokens.fit(iter(())), replace(normalize.bind(spec), stats=stats)
+    return Pipeline((tokens, pictures, scaled, *codec, *more)).bind(spec)
 
 
 def _scale(key: str, value: Tensor) -> float:

@@ -8,12 +8,13 @@ from robolearn.errors import ConfigError, suggest
 
 __all__ = ["main"]
 
-_USAGE = """usage: robolearn convert FOLDER out=DIR backbone=FOLDER rate_hz=RATE
+_USAGE = """usage: robolearn convert FOLDER out=DIR rate_hz=RATE [backbone=FOLDER] [unnorm_key=NAME]
 
-Writes the SmolVLA or pi0 policy that LeRobot saved in FOLDER as a checkpoint: weights, normalisation and prompt.
-backbone= is the folder of the vision-language model it stands on (its config.json and tokenizer.json are used, its
-weights are not); rate_hz= is the control rate, which LeRobot's folder does not state."""
-_KEYS = ("out", "backbone", "rate_hz")
+Writes a published policy as a checkpoint: weights, normalisation and prompt. SmolVLA and pi0, as LeRobot saves them,
+need backbone=, the folder of the vision-language model they stand on (its config.json and tokenizer.json are used, its
+weights are not). OpenVLA needs unnorm_key=, the data set whose actions it is to give. rate_hz= is the control rate,
+which none of them states."""
+_KEYS = ("out", "rate_hz", "backbone", "unnorm_key")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -23,16 +24,16 @@ def main(arguments: Sequence[str]) -> None:
         key = item.partition("=")[0]
         if key not in _KEYS:
             raise ConfigError(f"Unknown key '{key}'.", expected=suggest(key, _KEYS))
-    missing = [f"{key}=" for key in _KEYS if not given.value(key)]
+    missing = [f"{key}=" for key in _KEYS[:2] if not given.value(key)]
     if not given.names or missing:
         raise ConfigError("Something is missing.", found=", ".join(missing) or "no folder", expected=_rest(_USAGE))
     try:
         rate_hz = float(given.value("rate_hz"))
     except ValueError as error:
         raise ConfigError("rate_hz is a number.", found=given.value("rate_hz")) from error
-    from robolearn.policies.vla.published import convert_lerobot  # torch, which a mistake above does not wait for
+    from robolearn.policies.vla.published import convert  # torch, which a mistake above does not wait for
 
-    folder = convert_lerobot(given.names[0], given.value("out"), given.value("backbone"), rate_hz)
+    folder = convert(given.names[0], given.value("out"), rate_hz, given.value("backbone"), given.value("unnorm_key"))
     say(f"converted into {folder}")
 
 

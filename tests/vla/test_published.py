@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 
 import robolearn
@@ -18,6 +19,7 @@ from robolearn.policies.vla import VLAConfig
 from robolearn.policies.vla.l1 import L1HeadConfig
 from robolearn.policies.vla.published import (
     convert_lerobot,
+    convert_openvla,
     fit_weights,
     oft_head_weights,
     pi0_weights,
@@ -39,9 +41,7 @@ def backbone(bench, tmp_path):
         folder = tmp_path / family
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps({"model_type": family, **bench.families[family]}))
-        words = {word: i for i, word in enumerate(["open", "the", "drawer"])}
-        from tokenizers import Tokenizer, models, pre_tokenizers
-
+        words = {word: i for i, word in enumerate(["open", "the", "drawer", *map(str, range(256))])}
         tokenizer = Tokenizer(models.WordLevel(words, unk_token="open"))
         tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
         tokenizer.save(str(folder / "tokenizer.json"))
@@ -198,58 +198,78 @@ def test_weights_that_do_not_fit_are_listed(bench, backbone, monkeypatch):
         fit_weights(policy, weights)
 
 
-def test_a_lerobot_folder_becomes_a_checkpoint(backbone, monkeypatch, tmp_path):
-    folder = tmp_path / "theirs"
+def _lerobot_folder(folder, config, kind, theirs):
+    """Write what LeRobot saves of a policy with two cameras, three states and two actions; returns the statistics."""
     folder.mkdir()
-    config, theirs = _smolvla(backbone("smolvlm"), monkeypatch)
-    _randomise(theirs)
-    state = {
-        f"model.{name}": value.contiguous() for name, value in theirs.state_dict().items() if "lm_head" not in name
-    }
-    save_file(state, folder / "model.safetensors")
-    stats = {"observation.state": 3, "action": 2}
+    weights = {f"model.{name}": value.contiguous() for name, value in theirs.state_dict().items()}
+    save_file({name: value.clone() for name, value in weights.items()}, folder / "model.safetensors")
     draw = torch.Generator().manual_seed(2)
-    numbers = {
-        f"{key}.{name}": torch.rand(size, generator=draw) + 0.5
-        for key, size in stats.items()
-        for name in ("mean", "std")
+    stats = {
+        f"{key}.{name}": torch.rand(size, generator=draw) + (0.5 if name != "q01" else -1.5)
+        for key, size in {"observation.state": 3, "action": 2}.items()
+        for name in ("mean", "std", "q01", "q99")
     }
-    save_file(numbers, folder / "policy_preprocessor_step_5_normalizer_processor.safetensors")
-    plain = {name: getattr(config, name) for name in _PLAIN} | {"type": "smolvla"}
-    plain["input_features"] = {
-        "observation.images.a": {"type": "VISUAL", "shape": [3, SIDE, SIDE]},
-        "observation.images.b": {"type": "VISUAL", "shape": [3, SIDE, SIDE]},
-        "observation.state": {"type": "STATE", "shape": [3]},
-    }
+    save_file(stats, folder / "policy_preprocessor_step_5_normalizer_processor.safetensors")
+    plain = {name: getattr(config, name) for name in _PLAIN if hasattr(config, name)} | {"type": kind}
+    plain["normalization_mapping"] = {name: mode.value for name, mode in config.normalization_mapping.items()}
+    picture = {"type": "VISUAL", "shape": [3, SIDE, SIDE]}
+    plain["input_features"] = {f"observation.images.{name}": picture for name in "ab"}
+    plain["input_features"]["observation.state"] = {"type": "STATE", "shape": [3]}
     plain["output_features"] = {"action": {"type": "ACTION", "shape": [2]}}
     (folder / "config.json").write_text(json.dumps(plain))
-    convert([str(folder), f"out={tmp_path}/ours", f"backbone={tmp_path}/smolvlm", "rate_hz=10"])
+    return stats
+
+
+@pytest.mark.parametrize("kind", ["smolvla", "pi05"])
+def test_a_lerobot_folder_becomes_a_checkpoint(kind, bench, backbone, monkeypatch, tmp_path):
+    family = "smolvlm" if kind == "smolvla" else "paligemma"
+    vlm = backbone(family)
+    config, theirs = _smolvla(vlm, monkeypatch) if kind == "smolvla" else _pi("pi05", bench, monkeypatch)
+    config.tokenizer_max_length = 16
+    if kind == "pi05":
+        plain = json.loads((vlm / "config.json").read_text())
+        plain["text_config"]["num_attention_heads"] = 8
+        (vlm / "config.json").write_text(json.dumps(plain))
+    stats = _lerobot_folder(tmp_path / "theirs", config, kind, _randomise(theirs))
+    convert([str(tmp_path / "theirs"), f"out={tmp_path}/ours", f"backbone={vlm}", "rate_hz=10"])
     actor = robolearn.load(tmp_path / "ours")
-    assert actor.noise_shape == (CHUNK, WIDE)
 
     pixels = np.random.default_rng(0).integers(0, 256, (2, 1, 1, SIDE, SIDE, 3), np.uint8)
     state = np.array([[[0.3, -0.2, 0.9]]], np.float32)
     noise = np.random.default_rng(1).standard_normal((1, CHUNK, WIDE)).astype(np.float32)
     obs = {"observation.images.a": pixels[0], "observation.images.b": pixels[1], "observation.state": state}
     found = actor.act({**obs, "task": np.array(["open the drawer"])}, noise)
+
     seen = [torch.as_tensor(image[0]).movedim(-1, 1).float() / 127.5 - 1 for image in pixels]
-    scaled = (torch.as_tensor(state[0]) - numbers["observation.state.mean"]) / numbers["observation.state.std"]
-    scaled = nn.functional.pad(scaled, (0, WIDE - 3))
-    ids, real = torch.tensor([[0, 1, 2]]), torch.ones(1, 3, dtype=torch.bool)
+    low, high = (
+        stats[f"observation.state.{name}"] for name in (("mean", "std") if kind == "smolvla" else ("q01", "q99"))
+    )
+    if kind == "smolvla":
+        ids = torch.tensor([[0, 1, 2]])
+        states = (nn.functional.pad((torch.as_tensor(state[0]) - low) / high, (0, WIDE - 3)),)
+    else:
+        scaled = (2 * (torch.as_tensor(state[0]) - low) / (high - low) - 1).numpy()
+        numbers = np.digitize(scaled, np.linspace(-1, 1, 257)[:-1])[0] - 1  # as LeRobot's processor writes them
+        prompt = f"Task: open the drawer, State: {' '.join(map(str, numbers))};\nAction: "
+        ids, states = torch.tensor([Tokenizer.from_file(str(vlm / "tokenizer.json")).encode(prompt).ids]), ()
+    given = (seen, [torch.ones(1, dtype=torch.bool)] * 2, ids, torch.ones_like(ids, dtype=torch.bool), *states)
     with torch.no_grad():
-        given = (seen, [torch.ones(1, dtype=torch.bool)] * 2, ids, real, scaled)
-        chunk = _sample(theirs, given, torch.as_tensor(noise))
-    expected = chunk[..., :2] * numbers["action.std"] + numbers["action.mean"]
+        chunk = _sample(theirs, given, torch.as_tensor(noise))[..., :2]
+    low, high = (stats[f"action.{name}"] for name in (("mean", "std") if kind == "smolvla" else ("q01", "q99")))
+    expected = chunk * high + low if kind == "smolvla" else (chunk + 1) / 2 * (high - low) + low
     torch.testing.assert_close(torch.as_tensor(found), expected, **CLOSE)
 
-    (folder / "config.json").write_text(json.dumps({**plain, "type": "groot"}))
+
+def test_another_policy_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"type": "groot"}))
     with pytest.raises(CheckpointError, match="groot"):
-        convert_lerobot(folder, tmp_path / "other", tmp_path / "smolvlm", 10.0)
+        convert_lerobot(tmp_path, tmp_path / "other", tmp_path, 10.0)
 
 
 _PLAIN = (
     *("chunk_size", "tokenizer_max_length", "num_vlm_layers", "num_expert_layers", "self_attn_every_n_layers"),
     *("attention_mode", "num_steps", "resize_imgs_with_padding", "max_action_dim", "empty_cameras"),
+    *("num_inference_steps", "image_resolution"),
 )
 
 
@@ -284,39 +304,73 @@ def test_the_head_of_openvla_oft(bench):
     torch.testing.assert_close(ours.sample(memory, None, torch.zeros(2, 0), None), expected, rtol=0, atol=1e-6)
 
 
-def test_openvla_is_its_parts(bench, tmp_path):
-    from timm.models.vision_transformer import VisionTransformer
-    from transformers import LlamaConfig, LlamaForCausalLM
+class _Parts:
+    """OpenVLA put together from timm's towers and transformers' Llama, and its folder of published names."""
 
-    options = bench.families["openvla"]
-    first, second = options["timm"]
-    common = {"img_size": SIDE, "patch_size": options["patch_size"], "num_classes": 0}
-    dino = VisionTransformer(**common, no_embed_class=True, **first)
-    siglip = VisionTransformer(**common, class_token=False, global_pool="map", **second)
-    llama, width = LlamaForCausalLM(LlamaConfig(**options["text_config"])), first["embed_dim"] + second["embed_dim"]
-    maps = nn.ModuleDict(
-        {"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, 64), "fc3": nn.Linear(64, 64)}
-    )
-    parts = {"vision_backbone.featurizer": dino, "vision_backbone.fused_featurizer": siglip}
-    parts |= {"language_model": llama, "projector": maps}
-    published = {
-        f"{name}.{key.replace('.gamma', '.scale_factor')}": value
-        for name, part in parts.items()
-        for key, value in _randomise(part).state_dict().items()
-    }
-    save_file(published, tmp_path / "model.safetensors")
+    def __init__(self, options, folder):
+        from timm.models.vision_transformer import VisionTransformer
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        first, second = options["timm"]
+        common = {"img_size": SIDE, "patch_size": options["patch_size"], "num_classes": 0}
+        self.dino = VisionTransformer(**common, no_embed_class=True, **first)
+        self.siglip = VisionTransformer(**common, class_token=False, global_pool="map", **second)
+        self.llama, seen = LlamaForCausalLM(LlamaConfig(**options["text_config"])), first["embed_dim"] * 2
+        sizes = {"fc1": (seen, 4 * seen), "fc2": (4 * seen, 64), "fc3": (64, 64)}
+        self.maps = nn.ModuleDict({name: nn.Linear(*size) for name, size in sizes.items()})
+        parts = {"vision_backbone.featurizer": self.dino, "vision_backbone.fused_featurizer": self.siglip}
+        published = {
+            f"{name}.{key.replace('.gamma', '.scale_factor')}": value
+            for name, part in {**parts, "language_model": self.llama, "projector": self.maps}.items()
+            for key, value in _randomise(part).state_dict().items()
+        }
+        save_file(published, folder / "model.safetensors")
+
+    def logits(self, picture, words):
+        towers = zip((self.dino, self.siglip), (_imagenet(picture), picture * 2 - 1), strict=True)
+        seen = torch.cat([tower.get_intermediate_layers(x, n={len(tower.blocks) - 2})[0] for tower, x in towers], -1)
+        gelu, maps = nn.functional.gelu, self.maps
+        seen = maps["fc3"](gelu(maps["fc2"](gelu(maps["fc1"](seen)))))
+        text = self.llama.model.embed_tokens(words)
+        return self.llama(inputs_embeds=torch.cat([text[:, :1], seen, text[:, 1:]], 1)).logits
+
+
+def test_openvla_is_its_parts(bench, tmp_path):
+    parts = _Parts(bench.families["openvla"], tmp_path)
     backbone = build_backbone(bench.backbone("openvla"), speak=True, causal=True).eval()
     backbone.load_state_dict(backbone.read(tmp_path))
-
     picture, words = torch.rand(1, 3, SIDE, SIDE), torch.tensor([[1, 7, 9, 3]])
     with torch.no_grad():
-        towers = zip((dino, siglip), (_imagenet(picture), picture * 2 - 1), strict=True)
-        seen = torch.cat([tower.get_intermediate_layers(x, n={len(tower.blocks) - 2})[0] for tower, x in towers], -1)
-        seen = maps["fc3"](nn.functional.gelu(maps["fc2"](nn.functional.gelu(maps["fc1"](seen)))))
-        text = llama.model.embed_tokens(words)
-        expected = llama(inputs_embeds=torch.cat([text[:, :1], seen, text[:, 1:]], 1)).logits
         found = backbone.logits(backbone.encode(backbone.embed(picture[:, None], words)).states)
-    torch.testing.assert_close(found, expected, **CLOSE)
+        torch.testing.assert_close(found, parts.logits(picture, words), **CLOSE)
+
+
+def test_an_openvla_folder_becomes_a_checkpoint(bench, tmp_path, backbone):
+    bins, blank, actions = 16, 3, {"q01": [0.0, -2.0], "q99": [2.0, 6.0], "mean": [0.0, 0.0], "mask": [True, False]}
+    folder = backbone("openvla")
+    parts = _Parts(bench.families["openvla"], folder)
+    plain = json.loads((folder / "config.json").read_text())
+    plain |= {"n_action_bins": bins, "pad_to_multiple_of": 64, "norm_stats": {"toto": {"action": actions}}}
+    (folder / "config.json").write_text(json.dumps(plain))
+    actor = robolearn.load(convert_openvla(folder, tmp_path / "ours", "toto", 5.0, blank))
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 1, SIDE, SIDE, 3), np.uint8)
+    obs = {"observation.images.image": pixels, "task": np.array(["open the drawer"])}
+    found = actor.act(obs, np.zeros((1, *actor.noise_shape), np.float32))[0, 0]
+
+    tokens = next(item for item in actor.pipeline.transforms if item.name == "tokenize_prompt")
+    ids = [
+        word for word in tokens.forward({"task": ["open the drawer"]})["observation.prompt"][0].tolist() if word >= 0
+    ]
+    ids, last = [*ids, blank], 512 - 64  # what follows the actions only fills the vocabulary up
+    picture = torch.as_tensor(pixels[0]).movedim(-1, 1).float() / 255
+    for _ in range(2):
+        with torch.no_grad():
+            scores = parts.logits(picture, torch.tensor([ids]))[0, -1, last - bins : last]
+        ids.append(last - bins + int(scores.argmax()))
+    edges = np.linspace(-1, 1, bins)
+    level = np.clip(last - np.array(ids[-2:]) - 1, 0, bins - 2)  # as its own code decodes
+    middle = ((edges[1:] + edges[:-1]) / 2)[level]
+    np.testing.assert_allclose(found, [(middle[0] + 1) / 2 * 2, middle[1]], rtol=0, atol=1e-5)
 
 
 def _imagenet(picture):
