@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from robolearn.errors import ConfigError
+from robolearn.transforms import ImageToFloat
 
 FAMILIES = ("smolvlm", "paligemma", "qwen2_5_vl", "qwen3_vl", "florence2", "openvla")
 HEADS = ("flow", "diffusion", "l1", "tokens")
@@ -217,3 +218,12 @@ def test_an_insulated_backbone_learns_from_tokens_alone(bench):
     with torch.inference_mode():  # acting needs no action tokens, and the expert never saw them
         shown = policy.eval().head.sample(memory.without(8), None, noise, None)
         torch.testing.assert_close(policy.sample(obs, noise), shown, rtol=0, atol=1e-5)
+
+
+def test_padding_keeps_proportions():
+    picture = torch.full((1, 1, 20, 40, 3), 255, dtype=torch.uint8)
+    shown = ImageToFloat(("x",), (32, 32), pad=True).forward({"x": picture})["x"][0, 0]
+    assert shown.shape == (3, 32, 32)
+    assert (shown[:, 8:24] > 0.99).all()
+    assert (shown[:, :8] == 0).all()
+    assert (shown[:, 24:] == 0).all()
