@@ -73,6 +73,7 @@ class Forks:
 
     def close(self):
         self._parent.stdin.close()
+        self._parent.terminate()  # processes that a compiler left behind may hold the pipe open
         self._parent.wait(timeout=30)
 
 
