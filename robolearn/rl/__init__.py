@@ -11,6 +11,9 @@ frozen config with `build(problem) -> Algorithm` (both in `algorithm.py`). It of
 - `update(steps, round_over)`: the learning due by now; `policy()`: a registered policy's options and module;
 - `state()`, `restore()`: exact tensors and counters. Rounds end with no episode in flight.
 
+Shared by the chunk: `chunks` (decisions, windows), `chains` (denoising steps with a likelihood), `values`
+(learning from recorded episodes alone). `rewards` are learned from demonstrations.
+
 Shared: `replay` (rings, n-step transitions, symmetric sampling), `advantages` (GAE, n-step, by decision,
 groups), `critics` (ensembles, HL-Gauss), `learning` (modules with optimizers, TD critics), `networks`.
 A per-step policy deploys through `correct(obs, action)` (`contracts.Corrector`), anything else through `sample`.

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from robolearn.errors import ConfigError
 from robolearn.registry import resolve
 from robolearn.rl.algorithm import Problem, improved
 from robolearn.rl.chunks import cloning_batch
+from robolearn.rl.collect import Trajectory
 from robolearn.rl.learning import Critics, Trained
 from robolearn.rl.values import DataConfig, ExpectileValues, FromData, Rows, chunk_vector
 
@@ -73,10 +75,9 @@ class WeightedCloning(FromData):
         self.actor.step(mean)
         return metrics | {"actor_loss": mean.detach(), "weight": weight.mean()}
 
-    def rows(self, trajectory):
-        rows = super().rows(trajectory)
-        total = float(trajectory.reward.sum())
-        return rows | {"episode_return": 0 * rows["reward"] + total}
+    def rows(self, trajectory: Trajectory) -> dict[str, np.ndarray]:
+        total = np.full(len(trajectory), trajectory.reward.sum())
+        return super().rows(trajectory) | {"episode_return": total}
 
     def policy(self) -> tuple[Mapping[str, Any], nn.Module]:
         return self.problem.clone.config["policy"], self.net

@@ -50,9 +50,9 @@ class PolicyGradientConfig:
     clip: float = 0.2
     gamma: float = 0.99  # per environment step
     lam: float = 0.95  # per decision
-    epochs: int = 5
+    epochs: int = 10
     batch_size: int = 128
-    actor_rate: float = 3e-5
+    actor_rate: float = 1e-5  # a step of Adam must not leave the clipped range of so many dimensions
     critic_rate: float = 1e-3
     critic_rounds: int = 1  # rounds in which only the critic learns
     critics: CriticConfig = field(default_factory=lambda: CriticConfig(heads=2, subset=2))

@@ -19,7 +19,7 @@ from robolearn.actor import load, make_actor
 from robolearn.api import open_dataset
 from robolearn.checkpoint import Checkpoint, TrainingState
 from robolearn.config import config_hash, parse, to_dict
-from robolearn.contracts import VectorEnv
+from robolearn.contracts import EpisodeSource, VectorEnv
 from robolearn.errors import CheckpointError, ConfigError, EnvError, suggest
 from robolearn.evaluation import EvalConfig, EvalResult, evaluate
 from robolearn.files import plain_json, write_file
@@ -28,7 +28,8 @@ from robolearn.metrics import MetricsLog
 from robolearn.provenance import provenance
 from robolearn.registry import resolve
 from robolearn.rl.algorithm import Algorithm, Problem
-from robolearn.rl.collect import REWARDS, GroupedStarts, Trajectories, Trajectory, demonstrations
+from robolearn.rl.collect import REWARDS, GroupedStarts, Reward, Trajectories, Trajectory, demonstrations
+from robolearn.rl.rewards import LEARNED, LearnedReward
 from robolearn.rollout import steps
 from robolearn.seeding import derive_seed
 from robolearn.spec import Spec, require
@@ -85,8 +86,9 @@ class LoopConfig:
         if self.round_episodes % self.group:
             found = f"{self.round_episodes} episodes in groups of {self.group}"
             raise ConfigError("A round holds whole groups.", found=found, do="make rl.round_episodes a multiple")
-        if self.reward not in REWARDS:
-            raise ConfigError(f"Unknown reward '{self.reward}'.", expected=suggest(self.reward, REWARDS))
+        if self.reward not in (*REWARDS, *LEARNED):
+            expected = suggest(self.reward, (*REWARDS, *LEARNED))
+            raise ConfigError(f"Unknown reward '{self.reward}'.", expected=expected)
 
 
 @dataclass(frozen=True)
@@ -188,20 +190,19 @@ class _Run:
         self.best, self.best_step, self._best = -1.0, 0, {}
         self.selected = self.saved = 0  # steps at which that was last done
         self.spent = {"collect": 0.0, "learn": 0.0, "select": 0.0}  # seconds
+        self.reward = _reward(config, problem)
 
     def start(self) -> None:
         """Take the demonstrations and measure the clone."""
         write_file(self.out / "run.json", plain_json(_description(self.config)))
         self._log = MetricsLog(self.out)
-        demos = self.config.demos
-        if demos is not None:
-            source = open_dataset(demos.path, demos.kind, demos.options)
-            require(source.spec, self.problem.actor.spec, ("demonstrations", "policy"))
+        if self.config.demos is not None:
+            source, episodes = _recorded(self.config.demos, self.problem)
             explorer = self.algorithm.explorer(1, derive_seed(self.config.seed, "demonstrations"))
-            episodes = range(min(len(source.lengths), demos.episodes or len(source.lengths)))
             dense = self.config.rl.reward == "dense"
             for trajectory in demonstrations(source, explorer, self.problem.actor.spec, episodes, dense):
-                self.algorithm.demonstrate(trajectory)
+                learned = isinstance(self.reward, LearnedReward)
+                self.algorithm.demonstrate(self.reward.relabelled(trajectory) if learned else trajectory)
                 self.demonstrations += 1
         self._select()
 
@@ -251,7 +252,7 @@ class _Run:
     def _round(self, advance: Advance) -> None:
         options, seed = self.config.rl, derive_seed(self.config.seed, "collect")
         explorer = self.algorithm.explorer(self.env.num_envs, seed)
-        trajectories = Trajectories(explorer, REWARDS[options.reward])
+        trajectories = Trajectories(explorer, self.reward)
         episodes = range(self.episodes, self.episodes + options.round_episodes)
         found: list[Trajectory] = []
         metrics = _Means()
@@ -354,6 +355,22 @@ def _problem(config: RLConfig, spec: Spec) -> Problem:
     return Problem(
         clone, actor, spec, config.eval, config.rl.steps, config.seed, sparse, config.rl.group, config.demos is not None
     )
+
+
+def _recorded(demos: DemonstrationConfig, problem: Problem) -> tuple[EpisodeSource, range]:
+    """Return the demonstrations and the numbers of those that count."""
+    source = open_dataset(demos.path, demos.kind, demos.options)
+    require(source.spec, problem.actor.spec, ("demonstrations", "policy"))
+    return source, range(min(len(source.lengths), demos.episodes or len(source.lengths)))
+
+
+def _reward(config: RLConfig, problem: Problem) -> Reward:
+    name = config.rl.reward
+    if name in REWARDS:
+        return REWARDS[name]
+    if config.demos is None:
+        raise ConfigError(f"The reward '{name}' is learned.", found="no demonstrations", do="set demos.path=DATASET")
+    return LearnedReward(name, problem, *_recorded(config.demos, problem))
 
 
 def _description(config: RLConfig) -> dict[str, Any]:
