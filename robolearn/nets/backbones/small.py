@@ -39,6 +39,7 @@ class SmallOptions:
     sentence_dim: int = 384
     shift: int = 4
     views: int = 8  # the most pictures that have places of their own
+    refine_first: bool = False  # by what is asked for, as every later stage is
 
 
 class Small(Backbone):
@@ -124,7 +125,8 @@ class _Vision(nn.Module):
         self.shift = options.shift
         channels = (3, *options.stages)
         self.stages = nn.ModuleList(
-            _Stage(before, after, options.sentence_dim, before == 3) for before, after in pairwise(channels)
+            _Stage(before, after, options.sentence_dim, before > 3 or options.refine_first)
+            for before, after in pairwise(channels)
         )
         self.outputs = nn.Conv2d(options.stages[-1], options.width, 1)
 
@@ -139,15 +141,16 @@ class _Vision(nn.Module):
 
 
 class _Stage(nn.Module):
-    """Halves a map, then (but for the first, which sees too little yet) refines it by what the sentence asks for."""
+    """Halves a map, then (by default not in the first, which sees too little yet) refines it by what is asked for."""
 
-    def __init__(self, before: int, after: int, sentence: int, first: bool):
+    def __init__(self, before: int, after: int, sentence: int, refined: bool):
         super().__init__()
+        first = before == 3
         self.halve = nn.Conv2d(before, after, 5 if first else 3, 2, 2 if first else 1)
         self.norm = nn.GroupNorm(max(1, after // 16), after)
-        self.refine = None if first else nn.Conv2d(after, after, 3, 1, 1)
-        self.refine_norm = None if first else nn.GroupNorm(max(1, after // 16), after)
-        self.film = None if first else nn.Linear(sentence, 2 * after)
+        self.refine = nn.Conv2d(after, after, 3, 1, 1) if refined else None
+        self.refine_norm = nn.GroupNorm(max(1, after // 16), after) if refined else None
+        self.film = nn.Linear(sentence, 2 * after) if refined else None
 
     def forward(self, x: Tensor, sentence: Tensor) -> Tensor:
         """Map [N,C,H,W] to [N,C',H/2,W/2]."""
