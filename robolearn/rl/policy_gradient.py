@@ -98,7 +98,7 @@ class PolicyGradient:
         self.clone = Chain(problem.actor.policy, config.chain)
         self.clone.deviations = self.chain.deviations  # the noise is no part of what was cloned
         self.values = config.critics.build(problem.state_size)
-        self.actor = Trained("actor", self.chain, config.actor_rate)
+        self.actor = Trained("actor", self.chain, config.actor_rate, clip_norm=1.0)
         self.critic = Trained("values", self.values, config.critic_rate)
         self.recorded = Replay(config.replay)
         self.rounds = 0
@@ -221,8 +221,9 @@ class PolicyGradient:
             loss, extra = loss + config.strength * cloning, {"cloning_loss": float(cloning.detach())}
         self.actor.step(loss)
         with torch.no_grad():
-            approx = (change.exp() - 1 - change).mean()
-            clipped = ((change.exp() - 1).abs() > config.clip).float().mean()
+            near = change.clamp(-1, 1)  # one state far from the demonstrations must not end a round
+            approx = (near.exp() - 1 - near).mean()
+            clipped = ((near.exp() - 1).abs() > config.clip).float().mean()
         return {"actor_loss": float(loss.detach()), "approx_kl": float(approx), "clipped": float(clipped), **extra}
 
     def _log_prob(self, obs: Batch, chain: Tensor) -> Tensor:
@@ -234,10 +235,15 @@ class PolicyGradient:
         return by_step.sum(1, keepdim=True) if self.config.ratio == "chain" else by_step
 
 
-def clipped_surrogate(change: Tensor, advantage: Tensor, clip: float) -> Tensor:
-    """Return PPO's loss for log-ratios `change` [B,S] and advantages [B] (arXiv 1707.06347, eq. 7)."""
-    ratio, gain = change.exp(), advantage[:, None]
-    return -torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain).mean()
+def clipped_surrogate(change: Tensor, advantage: Tensor, clip: float, most: float = 3.0) -> Tensor:
+    """Return PPO's loss for log-ratios `change` [B,S] and advantages [B] (arXiv 1707.06347, eq. 7).
+
+    What did badly counts `most` times at most (dual clipping, arXiv 1912.09729, eq. 5): far from the
+    demonstrations a small step of the weights changes a likelihood without bound.
+    """
+    ratio, gain = change.clamp(max=10).exp(), advantage[:, None]
+    value = torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)
+    return -torch.where(gain < 0, torch.maximum(value, most * gain), value).mean()
 
 
 def whole_groups(seen: list[Trajectory], group: int) -> list[Trajectory]:

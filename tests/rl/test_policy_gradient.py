@@ -117,6 +117,10 @@ def test_the_surrogate_by_hand():
     change = torch.log(torch.tensor([[1.5], [0.5], [1.5], [0.5]]))
     gain = torch.tensor([1.0, 1.0, -1.0, -1.0])
     assert float(clipped_surrogate(change, gain, 0.2)) == pytest.approx(-(1.2 + 0.5 - 1.5 - 0.8) / 4)
+    far = torch.tensor([[50.0]], requires_grad=True)
+    loss = clipped_surrogate(far, torch.tensor([-2.0]), 0.2)
+    loss.backward()
+    assert (float(loss.detach()), float(far.grad)) == (6.0, 0.0)
 
 
 def test_what_has_no_likelihood_is_refused(problem):
