@@ -3,7 +3,7 @@
 import numpy as np
 
 from robolearn.buffer import ObservationBuffer
-from robolearn.contracts import Actor
+from robolearn.contracts import Actor, Corrector
 from robolearn.errors import HardwareError
 from robolearn.hardware.observe import ActionMap, Reading, observation
 from robolearn.hardware.ring import Ring
@@ -37,6 +37,13 @@ class PolicyWorker:
         delay_steps: int = 0,
     ):
         spec = actor.spec
+        if isinstance(actor, Corrector):  # executing its chunks alone would be another policy
+            raise HardwareError(
+                "This policy corrects its action in every step; chunks are streamed here.",
+                found=type(actor).__name__,
+                expected="a policy that acts by chunks",
+                do="serve it (robolearn serve answers one corrected action a request), or deploy its base",
+            )
         if not (1 <= execute <= spec.chunk - delay_steps and 0 <= delay_steps <= execute):
             raise HardwareError(
                 "A chunk is too short for this horizon and delay.",

@@ -51,6 +51,18 @@ def config(controller="jtc", personality="jtc", latency_s=0.0):
     return RobotConfig(ros=ros, base_m=BASE_M, twin=TwinOptions("reach", personality, latency_s=latency_s))
 
 
+class Correcting(Seeker):
+    """A policy whose chunks are only half of what it does."""
+
+    def correct(self, obs, action):
+        return action
+
+
+def test_a_policy_that_corrects_every_step_is_refused():
+    with pytest.raises(HardwareError, match="corrects its action in every step"):
+        commands.rollout(config(), Correcting(), 1, 8, 20, seed=3, simulated=True)
+
+
 @pytest.mark.parametrize(
     ("controller", "personality", "latency_s"), [("jtc", "jtc", 0.0), ("jtc", "jtc", 0.2), ("forward", "ur", 0.1)]
 )
