@@ -324,7 +324,7 @@ def test_an_actor_refuses_what_is_unlike_its_spec(plain_run):
         actor.act({"observation.state": state[..., :2]}, noise)
     with pytest.raises(SpecError, match="noise"):
         actor.act({"observation.state": state}, noise[..., :1])
-    with pytest.raises(SpecError, match="number of rows"):
+    with pytest.raises(SpecError, match="numbers of rows"):
         actor.act({"observation.state": state}, noise[:1])
     with pytest.raises(NumericsError, match=r"observation\.state"):
         actor.act({"observation.state": state * np.nan}, noise)
