@@ -9,7 +9,7 @@ Training is not part of it: the full run reads what these commands left,
 and evaluates their checkpoints (moving average) after 20,000, 40,000 and 80,000 steps, which one of
 two cores reaches within about 5, 10 and 20 minutes. Episodes are pooled over the training seeds.
 `--quick` evaluates the small checkpoint that lies beside, on few episodes. ROBOLEARN_RUNS names
-another folder than `outputs`.
+another folder than `outputs`. What has no runs there keeps its rows of the file that `--json` names.
 """
 
 import os
@@ -42,8 +42,17 @@ def main(options: Options) -> None:
     else:
         runs = Path(os.environ.get("ROBOLEARN_RUNS", "outputs"))
         rows = [row for policy in ("flow", "diffusion", "regression") for row in budget_rows(runs / f"pusht_{policy}")]
-        rows += list(sampler_rows(runs))
+        rows = merged([*rows, *sampler_rows(runs)], options.json)
     finish(rows, options)
+
+
+def merged(rows: list[Row], file: Path | None) -> list[Row]:
+    """Return the rows of `file` with those of the same names replaced, and the new ones after them."""
+    if file is None or not file.exists():
+        return rows
+    new = {row.name: row for row in rows}
+    kept = [new.pop(row["name"], Row(**row)) for row in read_json(file, RobolearnError)["rows"]]
+    return [*kept, *new.values()]
 
 
 def budget_rows(folder: Path) -> Iterator[Row]:
