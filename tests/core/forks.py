@@ -60,6 +60,7 @@ def train_group(config: dict, count: int) -> dict:
         if child == 0:
             place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1"}
             os.environ.update({name: str(value) for name, value in {**place, "MASTER_PORT": port}.items()})
+            torch.set_num_threads(1)  # makes the pool that a fork lost, before two threads want it at once
             try:
                 train(config)
             except Exception:  # noqa: BLE001 - the exit status says so
