@@ -16,6 +16,7 @@ from robolearn.config import parse
 from robolearn.data.bag_files import BagFile, Record, open_bag_file
 from robolearn.data.cdr import decode_message
 from robolearn.data.files import positive
+from robolearn.data.frames import counters, span
 from robolearn.data.hdf5_files import natural
 from robolearn.data.messages import IMAGES, Topic, message_image, message_numbers
 from robolearn.errors import ConfigError, DataError, SpecError, suggest
@@ -87,10 +88,11 @@ class BagReader:
         self._tracks = [self._scan(files) for files in self._files]
         self.spec = given or self._spec()
         self._ticks = [self._ticks_of(episode) for episode in range(len(self._files))]
+        self._lengths = np.array([len(ticks) for ticks in self._ticks], np.int64)
 
     @property
     def lengths(self) -> np.ndarray:
-        return np.array([len(ticks) for ticks in self._ticks], np.int64)
+        return self._lengths
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -104,21 +106,11 @@ class BagReader:
 
     def read(self, episode: int, keys: Sequence[str], start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
         """Return frames [start, stop) of `keys` of one episode."""
-        if not 0 <= episode < len(self._files):
-            raise DataError(f"No episode {episode} in {self.path}.", expected=f"0 … {len(self._files) - 1}")
-        length = len(self._ticks[episode])
-        stop = length if stop is None else stop
-        if not 0 <= start <= stop <= length:
-            raise DataError(f"Frames [{start}, {stop}) are not in episode {episode}.", expected=f"0 … {length}")
-        frames = np.arange(start, stop)
-        made = {
-            "timestamp": lambda: (frames / self.spec.rate_hz).astype(np.float32),
-            "frame_index": lambda: frames,
-            "episode_index": lambda: np.full(len(frames), episode),
-        }
+        start, stop = span(self._lengths, episode, start, stop, self.path)
+        made = counters(episode, start, stop, self.spec.rate_hz)
         if "task" not in self._topics:
-            made["task"] = lambda: np.full(len(frames), self.options.task)
-        return {key: made[key]() if key in made else self._column(episode, key, frames) for key in keys}
+            made["task"] = np.full(stop - start, self.options.task)
+        return {key: made[key] if key in made else self._column(episode, key, made["frame_index"]) for key in keys}
 
     def _column(self, episode: int, key: str, frames: np.ndarray) -> np.ndarray:
         if key not in self._topics:

@@ -14,6 +14,7 @@ import numpy as np
 
 from robolearn.config import parse
 from robolearn.data.files import positive
+from robolearn.data.frames import counters, span
 from robolearn.data.hdf5_files import Tree, natural, open_tree, require
 from robolearn.data.tables import decode_image
 from robolearn.errors import DataError, suggest
@@ -67,11 +68,12 @@ class Hdf5Reader:
         self._columns = self._map(self._episodes[0])
         for episode in self._episodes:
             self._check(episode)
+        self._lengths = np.array([episode.length for episode in self._episodes], np.int64)
         self.spec = self._spec()
 
     @property
     def lengths(self) -> np.ndarray:
-        return np.array([episode.length for episode in self._episodes], np.int64)
+        return self._lengths
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -80,20 +82,12 @@ class Hdf5Reader:
 
     def read(self, episode: int, keys: Sequence[str], start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
         """Return frames [start, stop) of `keys` of one episode."""
-        if not 0 <= episode < len(self._episodes):
-            raise DataError(f"No episode {episode} in {self.path}.", expected=f"0 … {len(self._episodes) - 1}")
+        start, stop = span(self._lengths, episode, start, stop, self.path)
         item = self._episodes[episode]
-        stop = item.length if stop is None else stop
-        if not 0 <= start <= stop <= item.length:
-            raise DataError(f"Frames [{start}, {stop}) are not in episode {episode}.", expected=f"0 … {item.length}")
-        frames = np.arange(start, stop)
-        made = {
-            "task": lambda: np.full(len(frames), self.task(episode)),
-            "timestamp": lambda: (frames / self.spec.rate_hz).astype(np.float32),
-            "frame_index": lambda: frames,
-            "episode_index": lambda: np.full(len(frames), episode),
-        }
-        return {key: made[key]() if key in made else self._column(item, key, start, stop) for key in keys}
+        made = counters(episode, start, stop, self.spec.rate_hz)
+        if "task" in keys:
+            made["task"] = np.full(stop - start, self.task(episode))
+        return {key: made[key] if key in made else self._column(item, key, start, stop) for key in keys}
 
     def task(self, episode: int) -> str:
         """Return the instruction of one episode, "" when there is none."""

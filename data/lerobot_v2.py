@@ -15,6 +15,7 @@ from robolearn.contracts import EpisodeSource
 from robolearn.data import stats as statistics
 from robolearn.data.arrow import arrow_table
 from robolearn.data.files import inside, read_json, write_atomic, write_json
+from robolearn.data.frames import span
 from robolearn.data.lerobot_info import AUTO_FEATURES, StoredFeature, features_of, load_info
 from robolearn.data.options import NoOptions
 from robolearn.data.tables import decode_images, open_parquet, read_parquet, to_array
@@ -74,12 +75,8 @@ class LeRobotV2Reader:
 
     def read(self, episode: int, keys: Sequence[str], start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
         """Return frames [start, stop) of `keys` of one episode."""
-        if not 0 <= episode < len(self._lengths):
-            raise DataError(f"No episode {episode} in {self.root}.", expected=f"0 … {len(self._lengths) - 1}")
+        start, stop = span(self._lengths, episode, start, stop, self.root)
         length = int(self._lengths[episode])
-        stop = length if stop is None else stop
-        if not 0 <= start <= stop <= length:
-            raise DataError(f"Frames [{start}, {stop}) are not in episode {episode}.", expected=f"0 … {length}")
         path = self._path(self.info.data_path, episode)
         columns = [key for key in keys if key != "task" and self._feature(key).dtype != "video"]
         columns += ["task_index"] if "task" in keys and "task_index" not in columns else []

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from robolearn.config import parse
 from robolearn.data import journal
 from robolearn.data.files import inside
+from robolearn.data.frames import span
 from robolearn.data.lerobot_info import AUTO_FEATURES, StoredFeature, load_info
 from robolearn.data.options import NoOptions
 from robolearn.data.tables import decode_images, one_array, open_parquet, plain_numbers, read_parquet, to_array
@@ -75,7 +76,7 @@ class LeRobotReader:
 
     def read(self, episode: int, keys: Sequence[str], start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
         """Return frames [start, stop) of `keys` of one episode."""
-        start, stop = self._span(episode, start, stop)
+        start, stop = span(self._lengths, episode, start, stop, self.root)
         signals = [key for key in keys if key != "task" and self._feature(key).dtype != "video"]
         columns = [*signals, "task_index"] if "task" in keys and "task_index" not in signals else signals
         result: dict[str, np.ndarray] = {}
@@ -133,15 +134,6 @@ class LeRobotReader:
         return inside(self.root, relative, f"{self.info.path}: video_path"), float(
             self._table[prefix + "from_timestamp"][episode]
         )
-
-    def _span(self, episode: int, start: int, stop: int | None) -> tuple[int, int]:
-        if not 0 <= episode < len(self._lengths):
-            raise DataError(f"No episode {episode} in {self.root}.", expected=f"0 … {len(self._lengths) - 1}")
-        length = int(self._lengths[episode])
-        stop = length if stop is None else stop
-        if not 0 <= start <= stop <= length:
-            raise DataError(f"Frames [{start}, {stop}) are not in episode {episode}.", expected=f"0 … {length}")
-        return start, stop
 
     def _feature(self, key: str) -> StoredFeature:
         if key in AUTO_FEATURES and key not in self.info.features:

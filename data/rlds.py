@@ -14,6 +14,7 @@ import numpy as np
 
 from robolearn.config import parse
 from robolearn.data.files import positive, read_json
+from robolearn.data.frames import counters, span
 from robolearn.data.tables import decode_image, image_size
 from robolearn.data.tfrecord import Example, RecordFile
 from robolearn.errors import DataError, suggest
@@ -96,21 +97,11 @@ class RldsReader:
 
     def read(self, episode: int, keys: Sequence[str], start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
         """Return frames [start, stop) of `keys` of one episode."""
-        if not 0 <= episode < len(self._lengths):
-            raise DataError(f"No episode {episode} in {self.root}.", expected=f"0 … {len(self._lengths) - 1}")
-        length = int(self._lengths[episode])
-        stop = length if stop is None else stop
-        if not 0 <= start <= stop <= length:
-            raise DataError(f"Frames [{start}, {stop}) are not in episode {episode}.", expected=f"0 … {length}")
-        frames = np.arange(start, stop)
-        made = {
-            "timestamp": lambda: (frames / self.spec.rate_hz).astype(np.float32),
-            "frame_index": lambda: frames,
-            "episode_index": lambda: np.full(len(frames), episode),
-        }
+        start, stop = span(self._lengths, episode, start, stop, self.root)
+        made = counters(episode, start, stop, self.spec.rate_hz)
         if "task" not in self._columns:
-            made["task"] = lambda: np.full(len(frames), self.options.task)
-        return {key: made[key]() if key in made else self._column(episode, key, start, stop) for key in keys}
+            made["task"] = np.full(stop - start, self.options.task)
+        return {key: made[key] if key in made else self._column(episode, key, start, stop) for key in keys}
 
     def _column(self, episode: int, key: str, start: int, stop: int) -> np.ndarray:
         if key not in self._columns:

@@ -14,6 +14,7 @@ import numpy as np
 
 from robolearn.config import parse
 from robolearn.data.files import positive
+from robolearn.data.frames import counters, span
 from robolearn.data.zarr_v2 import Array, open_arrays
 from robolearn.errors import DataError, suggest
 from robolearn.spec import ActionKind, ActionSpec, Feature, Rotation, Spec
@@ -100,21 +101,12 @@ class ZarrReader:
 
     def read(self, episode: int, keys: Sequence[str], start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
         """Return frames [start, stop) of `keys` of one episode."""
-        if not 0 <= episode < len(self._ends):
-            raise DataError(f"No episode {episode} in {self.path}.", expected=f"0 … {len(self._ends) - 1}")
-        length = int(self.lengths[episode])
-        stop = length if stop is None else stop
-        if not 0 <= start <= stop <= length:
-            raise DataError(f"Frames [{start}, {stop}) are not in episode {episode}.", expected=f"0 … {length}")
-        first = int(self._ends[episode]) - length
-        frames = np.arange(start, stop)
-        made = {
-            "task": lambda: np.full(len(frames), self.options.task),
-            "timestamp": lambda: (frames / self.spec.rate_hz).astype(np.float32),
-            "frame_index": lambda: frames,
-            "episode_index": lambda: np.full(len(frames), episode),
-        }
-        return {key: made[key]() if key in made else self._column(key, first + start, first + stop) for key in keys}
+        lengths = self.lengths
+        start, stop = span(lengths, episode, start, stop, self.path)
+        first = int(self._ends[episode] - lengths[episode])
+        made = counters(episode, start, stop, self.spec.rate_hz)
+        made["task"] = np.full(stop - start, self.options.task)
+        return {key: made[key] if key in made else self._column(key, first + start, first + stop) for key in keys}
 
     def read_all(self, keys: Sequence[str]) -> dict[str, np.ndarray]:
         """Return whole columns over all episodes, in order."""
