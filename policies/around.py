@@ -48,7 +48,7 @@ class AroundConfig:
 
 
 class AroundPolicy(nn.Module):
-    """Samples the frozen policy; subclasses choose among its samples, or where they start."""
+    """Samples the frozen policy; subclasses choose among its samples, where they start, or correct them."""
 
     def __init__(self, base: Any):
         super().__init__()

@@ -5,18 +5,16 @@ The chunk policy decides as it always did; `correct` then looks at every new obs
 `robolearn rl`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from robolearn.config import parse
-from robolearn.contracts import Batch, Transform
-from robolearn.errors import ConfigError
+from robolearn.contracts import Batch
+from robolearn.policies.around import AroundConfig, AroundPolicy
 from robolearn.policies.common import parameter_groups
-from robolearn.registry import resolve
 from robolearn.rl.critics import CriticConfig
 from robolearn.rl.networks import flat_state, mlp, state_size
 from robolearn.spec import Spec
@@ -25,61 +23,32 @@ __all__ = ["ChosenConfig", "ChosenPolicy", "ResidualConfig", "ResidualPolicy"]
 
 
 @dataclass(frozen=True)
-class _StepConfig:
-    """`base` holds the options of the frozen policy; the actor has `depth` layers of `width`."""
-
-    base: dict[str, Any] = field(default_factory=lambda: {"name": "flow"})
-    width: int = 256
-    depth: int = 2
-
-    def __post_init__(self):
-        if "name" not in self.base or self.width < 1 or self.depth < 1:
-            raise ConfigError("A policy by the step cannot be built.", found=self, expected="a base and positive sizes")
-        self._inner()  # refuse bad options now
-
-    @property
-    def history(self) -> int:
-        """History of the frozen policy."""
-        return self._inner().history
-
-    @property
-    def chunk(self) -> int:
-        """Chunk of the frozen policy."""
-        return self._inner().chunk
-
-    def transforms(self, spec: Spec) -> Sequence[Transform]:
-        """Return the transforms of the frozen policy."""
-        return self._inner().transforms(spec)
-
-    def _inner(self) -> Any:
-        return parse(resolve("policy", self.base["name"]), self.base, where="policy.base")
-
-
-@dataclass(frozen=True)
-class ResidualConfig(_StepConfig):
+class ResidualConfig(AroundConfig):
     """A correction of at most `scale` of half the action range is added to every action."""
 
     name: Literal["residual"] = "residual"
+    width: int = 256
     scale: float = 0.3
 
     def build(self, spec: Spec) -> "ResidualPolicy":
         """Return the policy for `spec`."""
-        return ResidualPolicy(self, self._inner().build(spec))
+        return ResidualPolicy(self, self.inner().build(spec))
 
 
 @dataclass(frozen=True)
-class ChosenConfig(_StepConfig):
+class ChosenConfig(AroundConfig):
     """The actor proposes an action beside the chunk's; the one that the critics value more is taken."""
 
     name: Literal["chosen"] = "chosen"
+    width: int = 256
     critics: CriticConfig = field(default_factory=CriticConfig)
 
     def build(self, spec: Spec) -> "ChosenPolicy":
         """Return the policy for `spec`."""
-        return ChosenPolicy(self, self._inner().build(spec))
+        return ChosenPolicy(self, self.inner().build(spec))
 
 
-class _StepPolicy(nn.Module):
+class _StepPolicy(AroundPolicy):
     """Samples the frozen policy's chunks; subclasses propose the action of one step.
 
     `low`, `high` [A] bound actions in real units; inside, they are scaled to [-1, 1].
@@ -89,16 +58,11 @@ class _StepPolicy(nn.Module):
     high: Tensor
 
     def __init__(self, base: Any, actor: nn.Module):
-        super().__init__()
-        self.base, self.actor, self.spec = base, actor, base.spec
+        super().__init__(base)
+        self.actor = actor
         dim = base.spec.action.dim
         self.register_buffer("low", -torch.ones(dim))
         self.register_buffer("high", torch.ones(dim))
-
-    @property
-    def noise_shape(self) -> tuple[int, ...]:
-        """The frozen policy's noise."""
-        return self.base.noise_shape
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of the base: cloning leaves the actor alone, `robolearn rl` the base."""
@@ -111,10 +75,6 @@ class _StepPolicy(nn.Module):
     def param_groups(self) -> Iterator[dict]:
         """Yield matrices, which decay, and vectors, which do not."""
         yield from parameter_groups(self)
-
-    def sample(self, obs: Batch, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
-        """Return the frozen policy's chunks [B,K,A]."""
-        return self.base.sample(obs, noise, prefix)
 
     def propose(self, state: Tensor, action: Tensor) -> Tensor:
         """Return actions [B,A] in [-1, 1] for states [B,D] and the chunk's `action` [B,A]."""
