@@ -63,7 +63,7 @@ class BatchEnv(RowsEnv):
     def __init__(self, task: Task, num_envs: int, options: BatchOptions | None = None):
         self.task, self.options = task, options or BatchOptions()
         super().__init__(num_envs, self.options.max_steps or task.max_steps)
-        self.perturb = Perturbations(self.options.perturb, num_envs)
+        self.perturb = Perturbations(self.options.perturb, num_envs, task.sentences)
         self.declare(_spec(task, self.options))
         self.model = self._scene(False).compile()
         self._models = [copy(self.model) if self.perturb.physical else self.model for _ in range(num_envs)]
@@ -108,8 +108,10 @@ class BatchEnv(RowsEnv):
             size = obs["observation.state"].shape[1]
             obs["observation.state"] += self._jitter[:, :size]
             obs["observation.environment_state"] += self._jitter[:, size:]
+        blind = self.perturb.blind()
         for camera, images in self._images.items():
             obs[f"observation.images.{camera}"] = images.copy()
+            obs[f"observation.images.{camera}"][blind] = 0
         return obs
 
     def info(self) -> dict[str, Any]:
@@ -200,7 +202,7 @@ class BatchEnv(RowsEnv):
 
     def _instructions(self) -> np.ndarray:
         texts = self.task.instructions(self._view)
-        if not self.perturb.size("paraphrase"):
+        if not self.perturb.size("paraphrase") and not self.perturb.size("shuffled"):
             return texts
         return np.array([self.perturb.say(row, str(text)) for row, text in enumerate(texts)])
 

@@ -4,7 +4,7 @@ Level 0 changes nothing; levels 1 to 3 look up a magnitude. The unperturbed draw
 they are, so that a level can be compared with the same episodes without it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ class Axis:
 
 
 AXES = {
+    "blackout": Axis("episodes without sight: every picture is black", "share", (0.25, 0.5, 1.0)),
     "camera_pose": Axis("cameras shifted and turned (by 2 rad per m)", "m", (0.02, 0.05, 0.1)),
     "colours": Axis("objects, table and floor recoloured", "share", (0.1, 0.25, 0.5)),
     "control_noise": Axis("smooth noise on what the arm is told", "m", (0.003, 0.006, 0.012)),
@@ -46,6 +47,7 @@ AXES = {
     "object_size": Axis("size of free objects changed by up to", "share", (0.03, 0.06, 0.1)),
     "observation_noise": Axis("noise on state observations", "m or rad", (0.002, 0.005, 0.01)),
     "paraphrase": Axis("instructions in words of politeness and of synonyms", "rewrites", (1, 2, 3)),
+    "shuffled": Axis("episodes that are told an instruction drawn at random", "share", (0.25, 0.5, 1.0)),
     "textures": Axis("patterns on the table and the floor", "contrast", (0.15, 0.3, 0.6)),
 }
 _VISUAL = ("camera_pose", "colours", "field_of_view", "lights", "textures")
@@ -79,11 +81,12 @@ class Perturbations:
 
     levels: Mapping[str, int]
     rows: int
+    sentences: Sequence[str] = ()  # every instruction of the task
     drawn: list[dict[str, float]] = field(init=False)
     random: list[np.random.Generator] = field(init=False)
 
     def __post_init__(self):
-        check_levels(self.levels)
+        check_levels(self.levels, AXES if self.sentences else set(AXES) - {"shuffled"})
         self.drawn = [{} for _ in range(self.rows)]
         self.random = [generator("perturb", row) for row in range(self.rows)]
 
@@ -99,6 +102,14 @@ class Perturbations:
         self.drawn[row] = {}
         if self.size("paraphrase"):
             self.drawn[row]["paraphrase"] = int(self.random[row].integers(len(_FRAMES)))
+        if self._chance(row, "shuffled"):
+            self.drawn[row]["shuffled"] = int(self.random[row].integers(len(self.sentences)))
+        if self._chance(row, "blackout"):
+            self.drawn[row]["blackout"] = 1.0
+
+    def blind(self) -> np.ndarray:
+        """Return which rows see nothing in this episode, bool [E]."""
+        return np.array(["blackout" in drawn for drawn in self.drawn])
 
     @property
     def physical(self) -> bool:
@@ -184,6 +195,10 @@ class Perturbations:
         self.drawn[row][axis] = value
         return value
 
+    def _chance(self, row: int, axis: str) -> bool:
+        """Draw whether an axis of shares strikes the row's episode."""
+        return bool(self.size(axis)) and bool(self.random[row].uniform() < self.size(axis))
+
     def _share(self, row: int, axis: str) -> float:
         if not self.size(axis):
             return 1.0
@@ -243,7 +258,9 @@ class Perturbations:
         return self.random[row].normal(0.0, self.size("observation_noise"), shape)
 
     def say(self, row: int, instruction: str) -> str:
-        """Return another wording of an instruction, the same all through the row's episode."""
+        """Return what the row hears for an instruction, the same all through its episode."""
+        if "shuffled" in self.drawn[row]:
+            instruction = self.sentences[int(self.drawn[row]["shuffled"])]
         rewrites = int(self.size("paraphrase"))
         if rewrites >= 2:
             for word, other in _SYNONYMS:

@@ -140,6 +140,7 @@ class Task:
     reward: Callable[[View], np.ndarray]  # dense, in [0, 1], [E]
     script: tuple[Phase, ...]
     instructions: Callable[[View], np.ndarray]  # str [E]
+    sentences: tuple[str, ...] = ()  # all of them, where there is a choice
     hold_steps: int = 1  # how long success must last
     max_steps: int = 200
     rate_hz: float = 20.0

@@ -57,6 +57,7 @@ def named_task(name: str, arm: Arm, words: Vocabulary) -> Task:
         reward=rules.reward,
         script=rules.script(),
         instructions=lambda view: words.sentences[tuple(view.variables["instruction"].T)],
+        sentences=tuple(words.sentences.flatten().tolist()),
         hold_steps=10,
         variables={"instruction": ((3,), "int64"), "start_m": ((len(words.objects), 2), "float64")},
     )

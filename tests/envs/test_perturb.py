@@ -17,10 +17,10 @@ def perturbed(levels, rows=2, task="pick_place", **options):
 
 
 def test_all_axes_at_once_keep_the_contract():
-    check_env(lambda num_envs: perturbed(dict.fromkeys(AXES, 2), num_envs))
+    check_env(lambda num_envs: perturbed(dict.fromkeys(AXES, 2), num_envs, "pick_place_language"))
 
 
-@pytest.mark.parametrize("axis", sorted(set(AXES) - {"object_pose"}))
+@pytest.mark.parametrize("axis", sorted(set(AXES) - {"object_pose", "shuffled"}))
 def test_the_task_starts_as_without_it(axis):
     plain, other = make_env("pick_place", 2), perturbed({axis: 3})
     for env in (plain, other):
@@ -88,6 +88,28 @@ def test_words_change_but_not_within_an_episode():
     assert not set(obs["task"]) & set(plain["task"])
     hold = np.tile(HOLD, (8, 1))
     assert env.step(hold)[0]["task"].tolist() == obs["task"].tolist()
+
+
+def test_an_episode_is_told_another_instruction_all_through():
+    env = perturbed({"shuffled": 3}, rows=24, task="pick_place_language")
+    obs, info = env.reset(seed=list(range(24)))
+    plain, _ = make_env("pick_place_language", 24).reset(seed=list(range(24)))
+    assert np.mean(obs["task"] == plain["task"]) < 0.3
+    assert obs["task"].tolist() == [env.task.sentences[drawn["shuffled"]] for drawn in info["perturbation"]]
+    assert env.step(np.tile(HOLD, (24, 1)))[0]["task"].tolist() == obs["task"].tolist()
+    with pytest.raises(ConfigError, match="does not exist for this task"):
+        perturbed({"shuffled": 1})
+
+
+def test_some_episodes_see_nothing():
+    options = {"cameras": ["front"], "image_px": 32, "renderer": "drawing"}
+    env, plain = perturbed({"blackout": 2}, rows=16, **options), make_env("pick_place", 16, options)
+    obs, info = env.reset(seed=list(range(16)))
+    blind = np.array(["blackout" in drawn for drawn in info["perturbation"]])
+    assert 0 < blind.sum() < 16
+    image = "observation.images.front"
+    assert not obs[image][blind].any()
+    assert np.array_equal(obs[image][~blind], plain.reset(seed=list(range(16)))[0][image][~blind])
 
 
 @pytest.mark.parametrize("axis", ["camera_pose", "colours", "field_of_view"])
