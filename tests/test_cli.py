@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_the_surface_is_pinned():
-    verbs = "demo train rl eval compare reproduce robot serve export data bench doctor list push convert pull"
+    verbs = "demo collect train rl eval compare reproduce robot serve export data bench doctor list push convert pull"
     assert list(cli.VERBS) == verbs.split()
 
 

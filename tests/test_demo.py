@@ -53,6 +53,15 @@ def test_the_dataset_is_what_was_learned_from(home):
     assert set(frames["task"]) == {"put the cube in the bin"}
 
 
+def test_demonstrations_of_any_environment_with_an_expert(tmp_path, capsys):
+    out = tmp_path / "stack"
+    assert main(["collect", "env=robolearn/stack", "collect.episodes=2", f"out={out}"]) == 0
+    result = json.loads((out / "result.json").read_text())
+    assert result["saved"] == len(robolearn.open_dataset(out / "dataset").lengths) == 2
+    assert main(["collect", "env=pusht", f"out={tmp_path / 'none'}"]) == 2
+    assert "has no scripted expert" in capsys.readouterr().err
+
+
 def test_eval_of_the_checkpoint_gives_the_same_outcomes(home, monkeypatch):
     monkeypatch.chdir(home)
     given = ["ckpt=outputs/first", "episodes=3", "eval.num_envs=2", "eval.videos=0"]

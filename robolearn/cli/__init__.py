@@ -13,6 +13,7 @@ __all__ = ["VERBS", "load", "main"]
 # verb → ("module:function" taking the remaining arguments, one line of help)
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("robolearn.cli.demo:main", "the whole loop on an embedded task: demonstrate, train, evaluate, report"),
+    "collect": ("robolearn.cli.collect:main", "demonstrations by a scripted expert: collect env=NAME out=DIR"),
     "train": ("robolearn.cli.train:main", "train a policy from a dataset: policy=flow data=pusht env=pusht"),
     "rl": ("robolearn.cli.rl:main", "improve a checkpoint by reinforcement learning: algo=residual ckpt=DIR env=NAME"),
     "eval": ("robolearn.cli.evaluate:main", "evaluate a checkpoint in closed loop: ckpt=DIR episodes=200"),

@@ -9,22 +9,21 @@ import torch
 
 from robolearn.actor import PolicyActor, load
 from robolearn.cli.arguments import Arguments, parse_arguments
+from robolearn.cli.collect import demonstrate, rates
 from robolearn.cli.compose import compose_config, jobs
 from robolearn.cli.evaluate import EpisodeCounter, build_env, evaluate_with_bar, film_policy, show_result
 from robolearn.cli.job import Job, out_folder
 from robolearn.cli.show import progress
 from robolearn.cli.train import train_with_bar
-from robolearn.collect import CollectConfig, collect
+from robolearn.collect import CollectConfig
 from robolearn.config import parse
-from robolearn.errors import EnvError
-from robolearn.evaluation import EvalResult, evaluate_controller, summarise
+from robolearn.evaluation import evaluate_controller
 from robolearn.metrics import read_metrics
-from robolearn.registry import resolve
 from robolearn.report import write_report
-from robolearn.rollout import ExpertController, PolicyController, RandomController, SmoothNoise
+from robolearn.rollout import PolicyController, RandomController
 from robolearn.run import RunConfig, parse_run
 
-__all__ = ["Demo", "demonstrate", "main", "parse_demo"]
+__all__ = ["Demo", "main", "parse_demo"]
 
 _USAGE = """usage: robolearn demo [task=pick_place|language] [seed=0] [episodes=100] [out=DIR] [-m]
 
@@ -68,7 +67,7 @@ def _run(given: Arguments, number: str) -> None:
     demo = parse_demo(plain, out)
     job = Job("demo", out, {**plain, "out": None})
     with job.stage("demonstrations"):
-        expert = demonstrate(demo, out / "dataset")
+        expert = demonstrate(demo.env, demo.collect, out / "dataset")
     with job.stage("training"):
         trained = train_with_bar(demo.run)
     if trained.interrupted:
@@ -90,34 +89,6 @@ def _run(given: Arguments, number: str) -> None:
     show_result(result, [out / "dataset", trained.checkpoint, *videos, report, out / "result.json"], times)
 
 
-def demonstrate(demo: Demo, folder: Path) -> dict[str, Any]:
-    """Write the demonstrations and return how the expert did."""
-    config = demo.collect
-    env = build_env(demo.env, min(config.num_envs, config.episodes))
-    expert = getattr(env, "expert", None)
-    if expert is None:
-        raise EnvError(f"'{demo.env['name']}' has no scripted expert.", do="pick an environment that has one")
-    disturbance = SmoothNoise(env.num_envs, config.noise, config.seed) if config.noise else None
-    sink = resolve("sink", "lerobot")(folder, env.spec, {})
-    try:
-        with progress("demonstrate", config.episodes, "episodes") as advance:
-            outcomes = collect(
-                env,
-                ExpertController(expert(), config.seed),
-                sink,
-                config,
-                disturbance=disturbance,
-                on_step=EpisodeCounter(advance),
-            )
-    finally:
-        sink.close()
-        env.close()
-    return {
-        **_rates(summarise(outcomes, 1.0)),
-        "saved": sum(outcome.success for outcome in outcomes) if config.only_successes else len(outcomes),
-    }
-
-
 def _baselines(demo: Demo, actor: PolicyActor) -> dict[str, Any]:
     """Return what random actions and the same network before training reach on the same episodes."""
     config = demo.run.eval
@@ -135,13 +106,8 @@ def _baselines(demo: Demo, actor: PolicyActor) -> dict[str, Any]:
         with progress("baselines", config.episodes * len(controllers), "episodes") as advance:
             counter = EpisodeCounter(advance)
             return {
-                name: _rates(evaluate_controller(controller, env, config, on_step=counter))
+                name: rates(evaluate_controller(controller, env, config, on_step=counter))
                 for name, controller in controllers.items()
             }
     finally:
         env.close()
-
-
-def _rates(result: EvalResult) -> dict[str, Any]:
-    found = result.to_dict()
-    return {key: found[key] for key in ("success_rate", "ci_low", "ci_high", "episodes")}

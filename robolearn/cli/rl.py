@@ -9,8 +9,9 @@ from typing import Any
 from robolearn.actor import load
 from robolearn.checkpoint import find, folders
 from robolearn.cli.arguments import Arguments, parse_arguments
+from robolearn.cli.collect import demonstrate
 from robolearn.cli.compose import compose_config, jobs, merge
-from robolearn.cli.demo import demonstrate, parse_demo
+from robolearn.cli.demo import parse_demo
 from robolearn.cli.evaluate import evaluate_with_bar, film_policy, show_result
 from robolearn.cli.job import Job, out_folder
 from robolearn.cli.show import progress, say
@@ -102,7 +103,7 @@ def _with_clone(config: RLConfig, clone: Mapping[str, Any]) -> RLConfig:
     demo = parse_demo(compose_config("demo", Arguments(overrides=tuple(_overrides(clone)))), folder)
     if not folders(folder):
         shutil.rmtree(folder, ignore_errors=True)
-        demonstrate(demo, folder / "dataset")
+        demonstrate(demo.env, demo.collect, folder / "dataset")
         if train_with_bar(demo.run).interrupted:
             raise KeyboardInterrupt
     recorded = DemonstrationConfig(str(folder / "dataset"), "lerobot")
