@@ -42,17 +42,8 @@ def main(options: Options) -> None:
     else:
         runs = Path(os.environ.get("ROBOLEARN_RUNS", "outputs"))
         rows = [row for policy in ("flow", "diffusion", "regression") for row in budget_rows(runs / f"pusht_{policy}")]
-        rows = merged([*rows, *sampler_rows(runs)], options.json)
-    finish(rows, options)
-
-
-def merged(rows: list[Row], file: Path | None) -> list[Row]:
-    """Return the rows of `file` with those of the same names replaced, and the new ones after them."""
-    if file is None or not file.exists():
-        return rows
-    new = {row.name: row for row in rows}
-    kept = [new.pop(row["name"], Row(**row)) for row in read_json(file, RobolearnError)["rows"]]
-    return [*kept, *new.values()]
+        rows += sampler_rows(runs)
+    finish(rows, options, merge=True)
 
 
 def budget_rows(folder: Path) -> Iterator[Row]:

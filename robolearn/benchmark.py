@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
+from robolearn.errors import RobolearnError
 from robolearn.evaluation import write_json
+from robolearn.files import read_json
 from robolearn.provenance import machine, versions
 
 __all__ = ["Options", "Row", "compare", "finish", "parse_options"]
@@ -62,11 +64,15 @@ def compare(
     return median(times[0]), median(times[1]) if times[1] else None
 
 
-def finish(rows: Sequence[Row], options: Options) -> None:
-    """Print the table and write the JSON file that was asked for."""
+def finish(rows: Sequence[Row], options: Options, merge: bool = False) -> None:
+    """Print the table and write the JSON file that was asked for; with `merge` its other rows stay in it."""
     from rich.console import Console
     from rich.table import Table
 
+    if merge and options.json is not None and options.json.exists():
+        new = {row.name: row for row in rows}
+        kept = [new.pop(row["name"], Row(**row)) for row in read_json(options.json, RobolearnError)["rows"]]
+        rows = [*kept, *new.values()]
     drawn = Table("name", "unit", "ours", "peer", "ratio", "note")
     for row in rows:
         figures = [f"{value:.4g}" if value is not None else "–" for value in (row.ours, row.peer, row.ratio)]
