@@ -2,7 +2,7 @@
 
 Training is not part of it. The full run reads what these commands left (TASK is pick_place or pusht),
 
-    robolearn demo train.steps=20 episodes=8 out=outputs/methods_pick_place      # the demonstrations
+    robolearn collect …                                      # the demonstrations: see configs/methods/TASK.yaml
     robolearn reproduce methods_TASK_METHOD out=outputs/methods_TASK_METHOD      # one per row, flow first
 
 and evaluates further samplers, rankings and compositions of their weights on the same episodes; what it evaluated is
