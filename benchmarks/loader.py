@@ -1,14 +1,13 @@
 """Loading Diffusion Policy windows (2 observations, 16 actions, batch 64) beside LeRobotDataset, in one run.
 
-Rows: image_windows, state_windows, stream_windows [samples/s], image_gather (share of a bare gather),
-open_large [s], open_large_mb, memory [MB grown between two epochs with 2 workers].
+Rows: image_windows, state_windows, stream_windows [samples/s], image_gather (beside a bare gather in memory),
+open_large [s], open_large_mb, memory [MB that two workers and their parent grow after the first epoch].
 
 The data are the Push-T demonstrations when `ROBOLEARN_DATA` names their folder, else synthetic data of
-their shapes. `--quick` takes the first 12 episodes.
+their shapes. The whole takes about ten minutes on two cores; `--quick` takes the first 12 episodes.
 """
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -58,11 +57,11 @@ class Synthetic:
 
 
 class Part:
-    """The first episodes of a source, with one camera and the state."""
+    """The first episodes of a source, with the observations `keys`."""
 
-    def __init__(self, source: EpisodeSource, episodes: int):
+    def __init__(self, source: EpisodeSource, episodes: int, keys: tuple[str, ...] = (STATE, IMAGE)):
         self._source = source
-        self.spec = source.spec.select((STATE, IMAGE))
+        self.spec = source.spec.select(keys)
         self.lengths = np.asarray(source.lengths)[:episodes]
 
     def read(self, episode: int, keys: Any, start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
@@ -152,57 +151,50 @@ def loading_rows(folder: Path, quick: bool) -> list[Row]:
     """Return the rows about windows."""
     source, what = demonstrations(quick)
     seconds, repeats = (2.0, 1) if quick else (10.0, 3)
-    roots = {"av1": folder / "av1", "images": folder / "images"}
-    for name, root in roots.items():
-        write_lerobot(source, root, WriterOptions(images="video" if name == "av1" else "image"))
-    workers = (0, 2)
-    has_peer = find_spec("lerobot") is not None
-    reader = LeRobotReader(roots["av1"])
+    reader = write_datasets(source, folder)
     os.environ["ROBOLEARN_CACHE"] = str(folder / "cache")
     cached = build_cached_windows(reader, HISTORY, CHUNK, [STATE, IMAGE])
     memory = build_windows(reader, HISTORY, CHUNK, [STATE])
-    rows, image_peer = [], None
-    for row, windows, keys in (("image_windows", cached, (IMAGE, STATE)), ("state_windows", memory, (STATE,))):
+    tasks = (("image_windows", cached, ("av1", "images")), ("state_windows", memory, ("state",)))
+    rows: list[Row] = []
+    for row, windows, roots in tasks:
         works: dict[str, Callable[[], Iterator[Any]]] = {"ours": lambda windows=windows: ours(windows)}
-        for name, root in roots.items() if has_peer else ():
-            if row == "state_windows":
-                root = state_copy(reader, folder / "state")
-                name = "state"
-            for count in workers:
-                works[f"{name}, {count} workers"] = lambda r=root, k=keys, c=count: peer(r, k, c)
+        keys = tuple(windows.spec.observations)
+        for name in roots if find_spec("lerobot") else ():
+            for count in (0, 2):
+                works[f"{name}, {count} workers"] = lambda r=folder / name, k=keys, c=count: peer(r, k, c)
         rates = in_turns(works, seconds, repeats)
         value, name = best_peer(rates)
-        ratio = rates["ours"] / value if value else None
-        rows.append(Row(row, "samples/s", rates["ours"], value, ratio, f"{what}; {name}"))
+        others = ", ".join(f"{key}: {rates[key]:.0f}" for key in rates if key != "ours")
+        rows.append(row_of(row, rates["ours"], value, f"{what}; best of {others}"))
         if row == "image_windows":
             bare = bare_gather(np.asarray(cached.images[IMAGE]), seconds)
-            rows.append(
-                Row("image_gather", "samples/s", rates["ours"], bare, rates["ours"] / bare, "peer: bare gather in RAM")
-            )
-            image_peer = value
+            rows.append(row_of("image_gather", rates["ours"], bare, "peer: a bare gather of the same bytes in memory"))
+    first = first_epoch(StreamWindows(reader, HISTORY, CHUNK, [STATE, IMAGE]))
+    return [*rows, row_of("stream_windows", first, rows[0].peer, "first epoch, nothing decoded before")]
+
+
+def write_datasets(source: EpisodeSource, folder: Path) -> LeRobotReader:
+    """Write the source as LeRobot datasets with video, with pictures and without either; returns the first."""
+    write_lerobot(source, folder / "av1")
+    reader = LeRobotReader(folder / "av1")
+    write_lerobot(reader, folder / "images", WriterOptions(images="image"))
+    write_lerobot(Part(reader, len(reader.lengths), (STATE,)), folder / "state")
+    return reader
+
+
+def row_of(name: str, ours: float, peer: float | None, note: str) -> Row:
+    """Return a row of rates."""
+    return Row(name, "samples/s", ours, peer, ours / peer if peer else None, note)
+
+
+def first_epoch(windows: StreamWindows) -> float:
+    """Return samples/s of every window once, in random order."""
+    order = np.random.default_rng(0).permutation(len(windows))
     start_s = time.perf_counter()
-    stream = StreamWindows(reader, HISTORY, CHUNK, [STATE, IMAGE])
-    order = np.random.default_rng(0).permutation(len(stream))
     for start in range(0, len(order), BATCH):
-        stream.gather(order[start : start + BATCH])
-    first = len(order) / (time.perf_counter() - start_s)
-    rows.append(
-        Row("stream_windows", "samples/s", first, image_peer, first / image_peer if image_peer else None, "first epoch")
-    )
-    return rows
-
-
-def state_copy(source: LeRobotReader, root: Path) -> Path:
-    """Write the state and actions alone, for the peer."""
-    if not root.exists():
-
-        class States(Part):
-            def __init__(self):
-                super().__init__(source, len(source.lengths))
-                self.spec = source.spec.select((STATE,))
-
-        write_lerobot(States(), root)
-    return root
+        windows.gather(order[start : start + BATCH])
+    return len(order) / (time.perf_counter() - start_s)
 
 
 # ---------------------------------------------------------------- large datasets, fresh processes
@@ -310,8 +302,8 @@ def large_rows(folder: Path, quick: bool) -> list[Row]:
 
 
 def memory_row(folder: Path) -> Row:
-    """Return how much two workers and the main process grow from the first to the second epoch."""
-    windows = build_windows(LeRobotReader(folder / "av1"), HISTORY, CHUNK, [STATE])
+    """Return how much two workers and the main process grow after the first of three epochs of pictures."""
+    windows = build_cached_windows(LeRobotReader(folder / "av1"), HISTORY, CHUNK, [STATE, IMAGE])
 
     class Batches(torch.utils.data.Dataset):
         def __getitem__(self, index):
@@ -334,18 +326,15 @@ def memory_row(folder: Path) -> Row:
         for _ in loader:
             pass
         held.append(resident_mb())
-    return Row("memory", "MB", held[2] - held[1], None, None, "growth from epoch 2 to epoch 3, 2 workers")
+    note = "2 workers; after three epochs " + ", ".join(f"{value:.0f}" for value in held) + " MB, cache included"
+    return Row("memory", "MB", held[-1] - held[0], None, None, note)
 
 
 def resident_mb() -> float:
-    """Return the resident memory of this process and its children [MB]."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    children = [
-        int(Path(f"/proc/{child}/statm").read_text().split()[1])
-        for task in Path("/proc/self/task").iterdir()
-        for child in (task / "children").read_text().split()
-    ]
-    return (pages + sum(children)) * resource.getpagesize() / 2**20
+    """Return the resident memory of this process and its children [MB]; what they share counts once."""
+    children = [int(c) for task in Path("/proc/self/task").iterdir() for c in (task / "children").read_text().split()]
+    rollups = [Path(f"/proc/{process}/smaps_rollup").read_text() for process in (os.getpid(), *children)]
+    return sum(int(text.split("Pss:")[1].split()[0]) for text in rollups) / 1024
 
 
 def main() -> None:
