@@ -13,6 +13,7 @@ from torch import Tensor
 from robolearn import checkpoint
 from robolearn.errors import CheckpointError
 from robolearn.nets.unet1d import UNetConfig
+from robolearn.nets.vision import ResNetConfig
 from robolearn.policies.act import ACTConfig
 from robolearn.policies.diffusion import DiffusionConfig
 from robolearn.spec import Spec
@@ -135,7 +136,7 @@ def _diffusion_options(config: DiffusionConfig, spec: Spec) -> dict[str, Any]:
     images = [feature.shape for feature in spec.observations.values() if feature.kind == "image"]
     if images:
         image = config.encoder.image
-        if image.pool != "spatial_softmax" or image.width != 2 * image.keypoints:
+        if not isinstance(image, ResNetConfig) or image.pool != "spatial_softmax" or image.width != 2 * image.keypoints:
             raise _refusal("the image encoder", image, "spatial_softmax with width = 2·keypoints")
         crop = tuple(max(1, round(side * image.crop)) for side in images[0][1:])
         options |= {

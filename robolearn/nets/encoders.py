@@ -10,7 +10,7 @@ from robolearn.contracts import Batch
 from robolearn.errors import ConfigError, SpecError, suggest
 from robolearn.nets.layers import Shapes
 from robolearn.nets.points import PointEncoder
-from robolearn.nets.vision import ResNetConfig
+from robolearn.nets.vision import ConvConfig, ResNetConfig
 from robolearn.spec import Spec
 
 __all__ = ["EncoderConfig", "ObservationEncoder"]
@@ -22,7 +22,7 @@ class EncoderConfig:
 
     signal_width: int = 0
     text_width: int = 64
-    image: ResNetConfig = field(default_factory=ResNetConfig)
+    image: ResNetConfig | ConvConfig = field(default_factory=ResNetConfig)
     points_width: int = 64
 
     def __post_init__(self):
@@ -103,7 +103,7 @@ def _projection(size: int, width: int) -> nn.Module:
     return nn.Sequential(nn.Linear(size, width), nn.SiLU(), nn.Linear(width, width))
 
 
-def _image_encoders(config: ResNetConfig, spec: Spec, keys: list[str]) -> nn.ModuleList:
+def _image_encoders(config: ResNetConfig | ConvConfig, spec: Spec, keys: list[str]) -> nn.ModuleList:
     shapes = {spec.observations[key].shape for key in keys}
     if not config.share:
         return nn.ModuleList(config.build(spec.observations[key].shape) for key in keys)

@@ -1,14 +1,16 @@
-"""Image backbones: ResNet with group norm, spatial softmax, crop augmentation."""
+"""Image backbones: ResNet with group norm, spatial softmax, crop augmentation; a small one for small pictures."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robolearn.errors import ConfigError
 
-__all__ = ["ImageEncoder", "ResNetConfig", "SpatialSoftmax", "crop", "feature_map"]
+__all__ = ["ConvConfig", "ConvEncoder", "ImageEncoder", "ResNetConfig", "SpatialSoftmax", "crop", "feature_map"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,30 @@ class ResNetConfig:
         return ImageEncoder(self, shape)
 
 
+@dataclass(frozen=True)
+class ConvConfig:
+    """Convolutions that halve a picture and refine it, then a linear layer over what is left: quick on small pictures.
+
+    `stages` are the channels after each halving, `kept` those of the last map that the linear layer reads;
+    where a thing is stays in the order of its inputs. `crop` is as in `ResNetConfig`.
+    """
+
+    name: Literal["conv"] = "conv"
+    stages: tuple[int, ...] = (16, 32, 64)
+    kept: int = 16
+    width: int = 64
+    crop: float = 1.0
+    share: bool = False
+
+    def __post_init__(self):
+        if not self.stages or min(*self.stages, self.kept, self.width) < 1 or not 0 < self.crop <= 1:
+            raise ConfigError("An image encoder like this cannot be built.", found=self, expected="0 < crop <= 1")
+
+    def build(self, shape: tuple[int, ...]) -> "ConvEncoder":
+        """Return the encoder for images of `shape` (C,H,W)."""
+        return ConvEncoder(self, shape)
+
+
 class ImageEncoder(nn.Module):
     """Maps images [N,C,H,W] in [0, 1] to features [N,width]."""
 
@@ -55,6 +81,42 @@ class ImageEncoder(nn.Module):
         """Return [N,width]."""
         images = crop(images, self.size, random=self.training)
         return self.outputs(self.pool(self.backbone(images)))
+
+
+class ConvEncoder(nn.Module):
+    """Maps images [N,C,H,W] in [0, 1] to features [N,width]."""
+
+    def __init__(self, config: ConvConfig, shape: tuple[int, ...]):
+        super().__init__()
+        channels, height, width = shape
+        self.size = (max(1, round(height * config.crop)), max(1, round(width * config.crop)))
+        self.stages = nn.ModuleList(_ConvStage(*pair) for pair in pairwise((channels, *config.stages)))
+        rows, columns = (-(-side // 2 ** len(config.stages)) for side in self.size)
+        self.squeeze = nn.Conv2d(config.stages[-1], config.kept, 1)
+        self.outputs = nn.Sequential(nn.Linear(config.kept * rows * columns, config.width), nn.ReLU())
+        self.width = config.width
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return [N,width]."""
+        x = crop(images, self.size, random=self.training) * 2 - 1
+        for stage in self.stages:
+            x = stage(x)
+        return self.outputs(self.squeeze(x).flatten(1))
+
+
+class _ConvStage(nn.Module):
+    """Maps [N,C,H,W] to [N,C',H/2,W/2]; all but the first stage, whose map is large, refine what they found."""
+
+    def __init__(self, before: int, after: int):
+        super().__init__()
+        large = before <= 4
+        self.halve = nn.Conv2d(before, after, 5 if large else 3, 2, 2 if large else 1)
+        self.norm = _group_norm(after)
+        self.refine = None if large else nn.Sequential(nn.Conv2d(after, after, 3, 1, 1), _group_norm(after), nn.SiLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.norm(self.halve(x)))
+        return x if self.refine is None else x + self.refine(x)
 
 
 class SpatialSoftmax(nn.Module):

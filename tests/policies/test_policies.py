@@ -115,10 +115,38 @@ def test_shared_and_separate_image_encoders(bench):
     assert sizes[1] == 2 * sizes[0]
 
 
+def test_small_convolutions_tell_where_things_are(bench):
+    policy = bench.policy("flow", spec=bench.everything, encoder={"image": {"name": "conv", "stages": [4, 8]}}).eval()
+    encoder = policy.encoder.image[0]
+    pictures = torch.zeros(2, 3, 32, 40)
+    pictures[0, :, :8, :8] = pictures[1, :, -8:, -8:] = 1.0
+    here, there = encoder(pictures)
+    assert not torch.allclose(here, there)
+    policy.loss(bench.batch(policy))[0].sum().backward()
+    assert all(parameter.grad is not None for parameter in encoder.parameters())
+
+
+def test_flow_draws_several_noises_for_one_observation(bench, monkeypatch):
+    once, often = (bench.policy("flow", repeat=repeat) for repeat in (1, 3))
+    often.load_state_dict(once.state_dict())
+    batch = bench.batch(once)
+    draw = torch.randn_like
+    size = len(batch["action"])
+    monkeypatch.setattr(torch, "randn_like", lambda x: draw(x[:size]).repeat(len(x) // size, 1, 1))
+    monkeypatch.setattr("robolearn.policies.flow.sample_times", lambda kind, count, device: torch.full((count,), 0.3))
+    losses = []
+    for policy in (once, often):
+        torch.manual_seed(0)
+        losses.append(policy.loss(batch)[0])
+    assert torch.allclose(*losses)
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
         ("flow", {"steps": 0}),
+        ("flow", {"repeat": 0}),
+        ("flow", {"encoder": {"image": {"name": "conv", "stages": []}}}),
         ("flow", {"solver": "rk45"}),
         ("flow", {"stepps": 4}),
         ("flow", {"history": 0}),
