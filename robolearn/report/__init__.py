@@ -223,11 +223,12 @@ def _times(wall_s: Any) -> str:
 
 
 def _videos(videos: Sequence[Path]) -> str:
+    """The clips, those of failures first: they are what one learns from."""
     drawn = [
         "<figure><video controls autoplay muted loop playsinline "
         f'src="data:video/mp4;base64,{base64.b64encode(path.read_bytes()).decode()}"></video>'
         f"<figcaption>{escape(path.name)}</figcaption></figure>"
-        for path in videos
+        for path in sorted(videos, key=lambda path: "failure" not in path.name)
     ]
     return (
         _section("Video" if len(drawn) == 1 else "Videos", f'<div class="videos">{"".join(drawn)}</div>')

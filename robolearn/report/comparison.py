@@ -82,9 +82,9 @@ def _pair(pair: Pair, episodes: Episodes) -> str:
         f"decided after {pair.decided_after} episodes" if pair.decided_after else "not decided by a sequential test"
     )
     words = (
-        f"{escape(second)} solves {pair.gained} episodes that {escape(first)} does not, and fails {pair.lost} that it "
-        f"solves. Difference {change.value:+.1%} [{change.low:+.1%}, {change.high:+.1%}] (paired bootstrap), of the "
-        f"score {score.value:+.3f} [{score.low:+.3f}, {score.high:+.3f}]; McNemar p = {pair.p_value:.3g}; {decided}."
+        f"Episodes that only {escape(second)} solves: {pair.gained}; only {escape(first)}: {pair.lost}. "
+        f"Difference {change.value:+.1%} [{change.low:+.1%}, {change.high:+.1%}] (paired bootstrap), of the score "
+        f"{score.value:+.3f} [{score.low:+.3f}, {score.high:+.3f}]; McNemar p = {pair.p_value:.3g}; {decided}."
     )
     changed = [
         (two.success, f"episode {key[1]}{' of ' + key[0] if key[0] else ''}: only {second if two.success else first}")
