@@ -18,6 +18,7 @@ from robolearn.contracts import Observations
 from robolearn.envs.exact.layout import RowModel, layout
 from robolearn.envs.exact.rows import COUNTERS, RowsEnv, ran_away
 from robolearn.envs.images import Cameras
+from robolearn.envs.metaworld_expert import ScriptedPolicy
 from robolearn.envs.metaworld_terms import NATIVE, Scene, Terms, record_of
 from robolearn.errors import ConfigError, suggest
 from robolearn.seeding import generator
@@ -74,6 +75,7 @@ class MetaWorldEnv(RowsEnv):
         self.task, self.host = task, kind()
         self.host._freeze_rand_vec, self.host.seeded_rand_vec, self.host._set_task_called = False, True, True
         self.host._partially_observable = False
+        vars(self.host).pop("sawyer_observation_space", None)  # made while goals were hidden, and clips them to zero
         self.model = self.host.model
         self._initial = {name: getattr(self.model, name).copy() for name in _MOVED}
         self.data = [mujoco.MjData(self.model) for _ in range(num_envs)]
@@ -107,6 +109,10 @@ class MetaWorldEnv(RowsEnv):
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
+
+    def expert(self) -> ScriptedPolicy:
+        """Return the task's scripted demonstrator, bound to this environment."""
+        return ScriptedPolicy(self.task, lambda: self._obs)
 
     @property
     def latest(self) -> np.ndarray:

@@ -67,7 +67,7 @@ def _run(given: Arguments, number: str) -> None:
     demo = parse_demo(plain, out)
     job = Job("demo", out, {**plain, "out": None})
     with job.stage("demonstrations"):
-        expert = demonstrate(demo.env, demo.collect, out / "dataset")
+        expert = demonstrate([demo.env], demo.collect, out / "dataset")
     with job.stage("training"):
         trained = train_with_bar(demo.run)
     if trained.interrupted:

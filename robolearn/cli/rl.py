@@ -103,7 +103,7 @@ def _with_clone(config: RLConfig, clone: Mapping[str, Any]) -> RLConfig:
     demo = parse_demo(compose_config("demo", Arguments(overrides=tuple(_overrides(clone)))), folder)
     if not folders(folder):
         shutil.rmtree(folder, ignore_errors=True)
-        demonstrate(demo.env, demo.collect, folder / "dataset")
+        demonstrate([demo.env], demo.collect, folder / "dataset")
         if train_with_bar(demo.run).interrupted:
             raise KeyboardInterrupt
     recorded = DemonstrationConfig(str(folder / "dataset"), "lerobot")
