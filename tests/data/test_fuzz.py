@@ -27,6 +27,9 @@ def test_damaged_bytes(kind, tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("part", range(4))
 @pytest.mark.parametrize("kind", FORMATS)
-def test_many_damaged_bytes(kind, tmp_path):
-    fuzz(kind, 20_000, 2, tmp_path)
+def test_many_damaged_bytes(kind, part, tmp_path, record_property):
+    result = fuzz(kind, 5_000, 2 + part, tmp_path)
+    for name in ("runs", "refused", "slowest_s"):
+        record_property(name, result[name])
