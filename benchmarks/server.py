@@ -1,19 +1,26 @@
 """Round trips through the policy server with 301 kB observations (two 224 x 224 images), all checks on.
 
-Rows: one_client_p50_ms, one_client_p99_ms, eight_clients_rps, eight_clients_p99_ms. The actor answers at
-once, so that the figures are the wire's; clients run in their own processes for ten seconds (two with --quick).
+Rows: one_client_p50_ms, one_client_p99_ms, eight_clients_p50_ms, eight_clients_p99_ms, eight_clients_rps. The actor
+answers at once, so that the figures are the wire's. The peer is the websockets library alone: its server answers the
+same bytes without looking at them, its client sends them ready-made. Both run in turns, clients in their own
+processes, for ten seconds each (two with --quick).
 """
 
 import asyncio
 import multiprocessing
+import socket
 import time
+from collections.abc import Callable
 
 import numpy as np
+import websockets.asyncio.server
+import websockets.sync.client
+from websockets.asyncio.server import ServerConnection
 
 from robolearn.benchmark import Options, Row, finish, parse_options
 from robolearn.serve.client import WebsocketClientPolicy
 from robolearn.serve.codec import pack
-from robolearn.serve.server import PolicyServer, ServerConfig
+from robolearn.serve.server import ServerConfig, run
 from robolearn.spec import ActionSpec, Feature, Spec
 
 
@@ -47,59 +54,110 @@ def observation() -> dict:
     }
 
 
-def serve(ready) -> None:
-    """Run the server in its own process."""
+def serve(port: int) -> None:
+    """Run the server as `robolearn serve` does."""
+    run(InstantActor(), ServerConfig(port=port, preset="libero"))
 
-    async def forever():
-        ready.put(await PolicyServer(InstantActor(), ServerConfig(port=0, preset="libero")).start())
-        await asyncio.get_running_loop().create_future()
+
+def serve_bare(port: int) -> None:
+    """Answer every frame with bytes as long as our replies, without looking at it: the floor of websockets."""
+    reply = bytes(len(pack({"actions": np.zeros((10, 7), np.float32)})) + 80)
+
+    async def answer(connection: ServerConnection) -> None:
+        async for _ in connection:
+            await connection.send(reply)
+
+    async def forever() -> None:
+        async with websockets.asyncio.server.serve(answer, "127.0.0.1", port, compression=None, max_size=None):
+            await asyncio.get_running_loop().create_future()
 
     asyncio.run(forever())
 
 
-def ask(port: int, seconds: float, barrier, results) -> None:
-    """Ask as fast as possible; puts the latencies [s]."""
+def connect(port: int) -> Callable[[], object]:
+    """Return one round trip of our client."""
     client, obs = WebsocketClientPolicy(port=port), observation()
+    return lambda: client.infer(obs)
+
+
+def connect_bare(port: int) -> Callable[[], object]:
+    """Return one round trip of a client that sends bytes which it has ready."""
+    frame = pack(observation())
+    while True:
+        try:
+            client = websockets.sync.client.connect(f"ws://127.0.0.1:{port}", compression=None, max_size=None)
+            break
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+
+    def trip() -> None:
+        client.send(frame)
+        client.recv()
+
+    return trip
+
+
+def ask(connect: Callable[[int], Callable[[], object]], port: int, seconds: float, barrier, results) -> None:
+    """Ask as fast as possible; puts the latencies [s]."""
+    trip = connect(port)
     for _ in range(50):
-        client.infer(obs)
+        trip()
     barrier.wait()
     latencies, stop = [], time.perf_counter() + seconds
     while time.perf_counter() < stop:
         start = time.perf_counter()
-        client.infer(obs)
+        trip()
         latencies.append(time.perf_counter() - start)
     results.put(latencies)
 
 
-def load(port: int, clients: int, seconds: float) -> np.ndarray:
-    """Return all latencies [s] of `clients` concurrent clients."""
+def load(connect: Callable[[int], Callable[[], object]], port: int, clients: int, seconds: float) -> np.ndarray:
+    """Return all latencies [ms] of `clients` concurrent clients."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(clients), context.Queue()
-    workers = [context.Process(target=ask, args=(port, seconds, barrier, results)) for _ in range(clients)]
+    workers = [context.Process(target=ask, args=(connect, port, seconds, barrier, results)) for _ in range(clients)]
     for worker in workers:
         worker.start()
     latencies = np.concatenate([results.get() for _ in workers])
     for worker in workers:
         worker.join()
-    return latencies
+    return 1e3 * latencies
 
 
 def measure(options: Options) -> list[Row]:
     """Return the rows of one client and of eight."""
     context = multiprocessing.get_context("spawn")
-    ready = context.Queue()
-    server = context.Process(target=serve, args=(ready,), daemon=True)
-    server.start()
-    port, seconds = ready.get(), 2.0 if options.quick else 10.0
-    one, many = 1e3 * load(port, 1, seconds), 1e3 * load(port, 8, seconds)
-    server.terminate()
+    ours, bare = (free_port() for _ in range(2))
+    servers = [context.Process(target=serve, args=(ours,)), context.Process(target=serve_bare, args=(bare,))]
+    for server in servers:
+        server.start()
+    seconds, rounds = (1.0, 2) if options.quick else (2.5, 4)
+    latencies: dict[tuple[str, int], list[np.ndarray]] = {}
+    for _ in range(rounds):  # in turns, so that both meet the machine in the same moods
+        for clients in (1, 8):
+            for name, way, port in (("ours", connect, ours), ("bare", connect_bare, bare)):
+                latencies.setdefault((name, clients), []).append(load(way, port, clients, seconds))
+    for server in servers:
+        server.terminate()
+    one, many = (np.concatenate(latencies["ours", clients]) for clients in (1, 8))
+    floor, floors = (np.concatenate(latencies["bare", clients]) for clients in (1, 8))
     size = f"{len(pack(observation())):,} bytes a request"
-    return [
-        Row("one_client_p50_ms", "ms", float(np.percentile(one, 50)), note=f"{len(one):,} requests, {size}"),
-        Row("one_client_p99_ms", "ms", float(np.percentile(one, 99)), note=size),
-        Row("eight_clients_rps", "requests/s", len(many) / seconds, note=size),
-        Row("eight_clients_p99_ms", "ms", float(np.percentile(many, 99)), note=size),
-    ]
+    rows = []
+    for name, at, floor_at in (("one_client", one, floor), ("eight_clients", many, floors)):
+        for quantile in (50, 99):
+            here, there = (float(np.percentile(values, quantile)) for values in (at, floor_at))
+            note = f"{len(at):,} requests, {size}"
+            rows.append(Row(f"{name}_p{quantile}_ms", "ms", here, there, there / here, note))
+    whole = seconds * rounds
+    rps, floor_rps = len(many) / whole, len(floors) / whole
+    rows.append(Row("eight_clients_rps", "requests/s", rps, floor_rps, rps / floor_rps, size))
+    return rows
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
 
 
 if __name__ == "__main__":

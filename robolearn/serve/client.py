@@ -1,15 +1,14 @@
 """The robot's side of a policy server: small, and free of everything but numpy, websockets and msgpack."""
 
-import contextlib
 import time
 from collections.abc import Mapping
 from typing import Any
 
-import websockets.sync.client
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from robolearn.errors import WireError
-from robolearn.serve.codec import DEFAULT_LIMITS, Limits, pack, unpack
+from robolearn.serve.codec import DEFAULT_LIMITS, Limits, Packer, unpack
+from robolearn.serve.wire import Wire
 
 __all__ = ["WebsocketClientPolicy"]
 
@@ -34,8 +33,8 @@ class WebsocketClientPolicy:
         self._uri += "" if port is None else f":{port}"
         self._headers = {"Authorization": f"Api-Key {api_key}"} if api_key else {}
         self._wait_s, self._timeout_s, self._limits = wait_s, timeout_s, limits
-        self._socket: websockets.sync.client.ClientConnection | None = None
-        self._open = contextlib.ExitStack()
+        self._wire: Wire | None = None
+        self._packer = Packer()
         self._metadata: dict[str, Any] = {}
         self._connect()
 
@@ -47,16 +46,17 @@ class WebsocketClientPolicy:
         """Return the reply to one observation: "actions" [K,A] and timings.
 
         Raises `WireError` with the server's short text when it refuses the observation; the next
-        call connects again.
+        call connects again, as does one after the server has dropped a client that was silent for long.
         """
-        socket = self._socket or self._connect()
+        wire = self._wire if self._wire is not None and self._wire.open else self._connect()
         try:
-            socket.send(pack(dict(obs)))
-            reply = socket.recv(timeout=self._timeout_s)
+            with self._packer.pack(dict(obs)) as message:
+                wire.send(message)
+            reply = wire.recv(self._timeout_s)
         except TimeoutError as error:
             self.close()
             raise WireError("The server did not answer in time.", expected=f"<= {self._timeout_s} s") from error
-        except ConnectionClosed as error:
+        except (ConnectionClosed, OSError) as error:
             self.close()
             raise WireError("The server closed the connection.", found=str(error), do="ask again") from error
         return self._read(reply)
@@ -67,23 +67,18 @@ class WebsocketClientPolicy:
 
     def close(self) -> None:
         """Close the connection; the next `infer` opens a new one."""
-        self._socket = None
-        self._open.close()
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
 
-    def _connect(self) -> websockets.sync.client.ClientConnection:
+    def _connect(self) -> Wire:
+        self.close()
         give_up = time.monotonic() + self._wait_s
         while True:
             try:
-                socket = self._open.enter_context(
-                    websockets.sync.client.connect(
-                        self._uri,
-                        additional_headers=self._headers,
-                        compression=None,
-                        max_size=self._limits.frame_bytes,
-                        open_timeout=max(1.0, self._wait_s),
-                    )
-                )
-                break
+                self._wire = Wire(self._uri, self._headers, max(1.0, self._wait_s), self._limits.frame_bytes)
+                self._metadata = self._read(self._wire.recv(self._timeout_s))
+                return self._wire
             except ConnectionRefusedError as error:
                 if time.monotonic() > give_up:
                     raise WireError(
@@ -91,10 +86,8 @@ class WebsocketClientPolicy:
                     ) from error
                 time.sleep(0.1)
             except (WebSocketException, OSError) as error:
+                self.close()
                 raise WireError(f"The server at {self._uri} refused the connection.", found=str(error)) from error
-        self._socket = socket
-        self._metadata = self._read(socket.recv(timeout=self._timeout_s))
-        return socket
 
     def _read(self, frame: str | bytes) -> dict[str, Any]:
         if isinstance(frame, str):

@@ -15,7 +15,7 @@ import numpy as np
 
 from robolearn.errors import WireError
 
-__all__ = ["DEFAULT_LIMITS", "Limits", "pack", "unpack"]
+__all__ = ["DEFAULT_LIMITS", "Limits", "Packer", "pack", "unpack"]
 
 _DTYPES = {dtype.str: dtype for dtype in map(np.dtype, ("u1", "i4", "i8", "f2", "f4", "f8", "?"))}
 _MAX_TEXT_BYTES = 4096
@@ -39,10 +39,25 @@ def pack(value: Any) -> bytes:
 
     Raises `WireError` for what has no place on the wire: objects, records, complex numbers.
     """
-    try:
-        return msgpack.packb(value, default=_encode)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise WireError("A message cannot be packed.", found=str(error), expected="plain data and arrays") from error
+    with Packer().pack(value) as message:
+        return message.tobytes()
+
+
+class Packer:
+    """Packs message after message into one buffer that stays."""
+
+    def __init__(self) -> None:
+        self._packer = msgpack.Packer(default=_encode, autoreset=False)
+
+    def pack(self, value: Any) -> memoryview:
+        """Return the message as `pack` does; release it before the next call."""
+        self._packer.reset()
+        try:
+            self._packer.pack(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            problem = "A message cannot be packed."
+            raise WireError(problem, found=str(error), expected="plain data and arrays") from error
+        return self._packer.getbuffer()
 
 
 def unpack(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Any:
@@ -65,11 +80,18 @@ def unpack(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Any:
 def _encode(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         _refuse_kind(value.dtype)
-        return {b"__ndarray__": True, b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}
+        return {b"__ndarray__": True, b"data": _bytes(value), b"dtype": value.dtype.str, b"shape": value.shape}
     if isinstance(value, np.generic):
         _refuse_kind(value.dtype)
         return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
     raise TypeError(f"a {type(value).__name__}")
+
+
+def _bytes(value: np.ndarray) -> memoryview | bytes:
+    """Return the array's bytes, not copied where they lie in order."""
+    if value.dtype.kind == "U":
+        return value.tobytes()
+    return np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
 
 
 def _refuse_kind(dtype: np.dtype) -> None:

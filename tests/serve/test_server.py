@@ -1,8 +1,11 @@
 """The policy server and its client over real sockets."""
 
+import shutil
 import socket
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 
 import msgpack
@@ -10,6 +13,8 @@ import numpy as np
 import pytest
 import websockets.sync.client
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Frame
+from websockets.streams import StreamReader
 
 from robolearn.errors import ConfigError, WireError
 from robolearn.serve.broker import ActionChunkBroker
@@ -17,6 +22,7 @@ from robolearn.serve.client import WebsocketClientPolicy
 from robolearn.serve.codec import Limits, pack
 from robolearn.serve.image_tools import convert_to_uint8, resize_with_pad
 from robolearn.serve.server import ServerConfig
+from robolearn.serve.wire import Wire
 
 TOKEN = "t" * 22
 
@@ -185,6 +191,68 @@ def test_a_late_reply_never_answers_the_next_question(serve, echo, libero):
     client._timeout_s = 10.0
     reply = client.infer(libero | {"observation/state": np.full(8, 9.0)})
     assert reply["actions"][0, 0] == 9.0
+    client.close()
+
+
+def test_a_client_that_was_silent_for_long_connects_again(serve, echo, libero):
+    client = WebsocketClientPolicy(port=serve(echo(), preset="libero", ping_interval_s=0.1, ping_timeout_s=0.2))
+    assert client.infer(libero)["actions"].shape == (5, 8)
+    time.sleep(1.0)
+    assert client.infer(libero)["actions"].shape == (5, 8)
+    client.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 125, 126, 65535, 65536, 301_347])
+def test_frames_are_masked_as_the_library_unmasks_them(size):
+    wire, payload, reader = Wire.__new__(Wire), np.random.default_rng(size).bytes(size), StreamReader()
+    wire._frame = bytearray()
+    reader.feed_data(bytes(wire._masked(memoryview(payload))))
+    with pytest.raises(StopIteration) as done:
+        next(Frame.parse(reader.read_exact, mask=True))
+    assert bytes(done.value.value.data) == payload
+    assert not reader.buffer
+
+
+def test_brief_and_long_inferences_never_overlap(serve, echo):
+    actor, small = echo(images=()), {"observation.state": np.zeros(8), "task": "go"}
+    running, most, act = [0], [0], actor.act
+
+    def counted(obs, noise, prefix=None):
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        time.sleep(0.02 * float(obs["observation.state"][0, 0, 0]))
+        running[0] -= 1
+        return act(obs, noise)
+
+    actor.act = counted
+    port = serve(actor)
+
+    def ask(long):
+        client = WebsocketClientPolicy(port=port)
+        for _ in range(20):
+            client.infer(small | {"observation.state": np.full(8, float(long))})
+        client.close()
+
+    threads = [threading.Thread(target=ask, args=(i % 2,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (most[0], len(actor.seen)) == (1, 80)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_tls(serve, echo, libero, tmp_path, monkeypatch):
+    certificate, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate]
+    command += ["-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(command, check=True, capture_output=True)
+    port = serve(echo(), preset="libero", certificate=certificate, private_key=key)
+    with pytest.raises(WireError, match="certificate"):
+        WebsocketClientPolicy("wss://127.0.0.1", port)
+    monkeypatch.setenv("SSL_CERT_FILE", certificate)
+    client = WebsocketClientPolicy("wss://127.0.0.1", port)
+    assert client.infer(libero)["actions"].shape == (5, 8)
     client.close()
 
 
