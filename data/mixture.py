@@ -17,6 +17,7 @@ from robolearn.contracts import Batch, EpisodeSource, WindowSource
 from robolearn.data.stats import signal_stats
 from robolearn.data.views import View, whole
 from robolearn.errors import ConfigError, DataError, SpecError, suggest
+from robolearn.members import MEMBERS, blank, fitted
 from robolearn.registry import resolve
 from robolearn.spec import ActionSpec, Feature, Spec
 from robolearn.stats import Accumulator, lookup
@@ -132,18 +133,7 @@ class Mixture:
         if key in ("timestamp", "frame_index") and values is not None:
             return values
         feature = Feature("signal", (self.spec.action.dim,)) if key == "action" else self.spec.observations[key]
-        if feature.kind == "text":
-            return np.full(count, "") if values is None else values
-        if values is None:
-            return np.zeros((count, *feature.shape), feature.dtype)
-        if feature.kind == "image" and values.shape[1:] != feature.shape:
-            import cv2
-
-            size = (feature.shape[1], feature.shape[0])
-            return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in values])
-        if values.shape[1:] == feature.shape:
-            return values.astype(feature.dtype, copy=False)
-        return np.pad(values, [(0, 0), (0, feature.shape[0] - values.shape[1])]).astype(feature.dtype)
+        return blank(feature, (count,)) if values is None else fitted(values, feature)
 
     def _spec(self, rate_hz: float) -> Spec:
         specs = [member.spec for member in self.members]
@@ -157,7 +147,7 @@ class Mixture:
             ActionSpec(widest.dim, names=widest.names, **facts),
             rate_hz=rate_hz,
             robot=robots.pop() if len(robots) == 1 else "",
-            metadata={"mixture": list(self.names)},
+            metadata={MEMBERS: {name: spec.to_dict() for name, spec in zip(self.names, specs, strict=True)}},
         )
 
     def _feature(self, key: str, specs: Sequence[Spec]) -> Feature:
@@ -287,12 +277,16 @@ class NormalizeEach:
         return bool(self.stats)
 
     def bind(self, spec: Spec) -> "NormalizeEach":
-        members = self.members or tuple(spec.metadata.get("mixture", ()))
+        members = self.members or tuple(spec.metadata.get(MEMBERS, ()))
         if not members:
             raise SpecError("normalize_each needs a mixture.", do="use normalize for a single dataset")
         if self.deploy and self.deploy not in members:
             raise SpecError(f"normalize_each: no member '{self.deploy}'.", expected=suggest(self.deploy, members))
         return replace(self, members=members, deploy=self.deploy or members[0])
+
+    def of_member(self, name: str) -> "NormalizeEach":
+        """Return the transform that serves `name` where a batch does not say its dataset."""
+        return replace(self, deploy=name)
 
     def fit(self, batches: Iterable[Batch]) -> "NormalizeEach":
         import torch

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from robolearn.actor import load
 from robolearn.cli.arguments import Arguments, parse_arguments
 from robolearn.cli.compose import compose_config, jobs
 from robolearn.cli.film import choose, film
@@ -16,6 +15,7 @@ from robolearn.config import parse, to_dict
 from robolearn.contracts import Actor, Controller, VectorEnv
 from robolearn.errors import ConfigError, suggest
 from robolearn.evaluation import EvalConfig, EvalResult, evaluate
+from robolearn.members import load_member
 from robolearn.metrics import read_metrics
 from robolearn.policies.lerobot import is_lerobot, load_lerobot
 from robolearn.protocol import Protocol, evaluate_protocol
@@ -33,7 +33,8 @@ _USAGE = """usage: robolearn eval ckpt=DIR [episodes=N] [env=NAME] [eval.execute
 Runs a checkpoint (or the newest one of a run folder) in closed loop on seeds that training never
 saw. The environment is the one it was trained with unless env= names another. Leaves
 result.json, report.html and videos. Groups: env, eval. `policy.KEY=` overrides options that do not
-change the weights. ckpt= may also be a folder that LeRobot wrote; rename.THEIRS=OURS maps its observations.
+change the weights. member=NAME acts as one dataset of the mixture that was learned from.
+ckpt= may also be a folder that LeRobot wrote; rename.THEIRS=OURS maps its observations.
 backend=ray workers=N shares the episodes out over a Ray cluster.
 
 A protocol fixes tasks, episodes, seeds, horizons and execution, and carries a hash; without env=
@@ -51,6 +52,7 @@ class EvalJob:
     eval: EvalConfig = field(default_factory=EvalConfig)
     protocol: Protocol | None = None
     policy: Mapping[str, Any] | None = None
+    member: str = ""  # of the mixture that was learned from: the dataset to act as
     rename: Mapping[str, str] = field(default_factory=dict)  # a LeRobot policy's observation → the environment's
     backend: Literal["local", "ray"] = "local"  # ray: episodes shared out over `workers` processes of a cluster
     workers: int = 2
@@ -211,10 +213,12 @@ def show_result(result: EvalResult, files: Sequence[Path], more: Sequence[tuple[
 
 def _actor(config: EvalJob) -> Actor:
     """Return the actor of a checkpoint, or of a folder that LeRobot wrote, which states no rate of its own."""
+    if config.member and (is_lerobot(config.ckpt) or config.backend == "ray"):
+        raise ConfigError("Only a checkpoint of ours acts as a member, in this process.", found=config.member)
     if not is_lerobot(config.ckpt):
         if config.rename:
             raise ConfigError("Only a LeRobot policy's observations are renamed here.", found=dict(config.rename))
-        return load(config.ckpt, config.device, policy=config.policy)
+        return load_member(config.ckpt, config.member, config.device, policy=config.policy)
     if config.env is None or config.policy:
         raise ConfigError(
             "A LeRobot policy is evaluated as it is, in an environment that is named.",

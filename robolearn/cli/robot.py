@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robolearn.actor import load
 from robolearn.api import open_dataset
 from robolearn.cli.arguments import parse_arguments
 from robolearn.cli.compose import compose_config
@@ -24,6 +23,7 @@ from robolearn.hardware.deploy import RobotConfig, open_transport
 from robolearn.hardware.record import Recorded
 from robolearn.hardware.teleop import open_device
 from robolearn.intervals import wilson
+from robolearn.members import load_member
 from robolearn.registry import resolve
 from robolearn.rollout import Continuity
 from robolearn.spec import Spec
@@ -62,6 +62,7 @@ class RobotJob:
     rate_hz: float = 20.0
     action: Recorded = "joint_position"
     policy: Mapping[str, Any] | None = None
+    member: str = ""  # of the mixture that was learned from: the dataset to act as
     execute: int = 8
     continuity: Continuity = "none"
     delay_steps: int = 0
@@ -125,7 +126,7 @@ def _record(config: RobotJob, out: Path) -> dict[str, Any]:
 
 
 def _rollout(config: RobotJob, out: Path) -> dict[str, Any]:
-    actor = load(_needed(config.ckpt, "ckpt", "rollout"), policy=config.policy)
+    actor = load_member(_needed(config.ckpt, "ckpt", "rollout"), config.member, policy=config.policy)
     with _opened(config) as device:
         result = commands.rollout(
             config.robot,

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robolearn.actor import load
 from robolearn.cli.arguments import parse_arguments
 from robolearn.cli.compose import compose_config
 from robolearn.cli.show import say
 from robolearn.config import parse
+from robolearn.members import load_member
 from robolearn.serve.server import ServerConfig, run
 
 __all__ = ["ServeJob", "main"]
@@ -27,6 +27,7 @@ class ServeJob:
     ckpt: str
     server: ServerConfig = field(default_factory=ServerConfig)
     policy: Mapping[str, Any] | None = None
+    member: str = ""  # of the mixture that was learned from: the dataset to act as
     device: str = "cpu"
     seed: int = 0
 
@@ -34,7 +35,7 @@ class ServeJob:
 def main(arguments: Sequence[str]) -> None:
     """Serve one checkpoint."""
     job = parse(ServeJob, compose_config("serve", parse_arguments(arguments, _USAGE)), where="config")
-    actor = load(job.ckpt, job.device, policy=job.policy)
+    actor = load_member(job.ckpt, job.member, job.device, policy=job.policy)
     secure = "wss" if job.server.certificate else "ws"
     say(f"serving {Path(job.ckpt).name} on {secure}://{job.server.host}:{job.server.port}; stop with Ctrl-C")
     run(actor, job.server, {"spec": actor.spec.to_dict()}, job.seed)

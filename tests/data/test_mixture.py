@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from robolearn.actor import load
+from robolearn.api import make_env
 from robolearn.cli import main
 from robolearn.data.lerobot_v3 import LeRobotReader
 from robolearn.data.lerobot_writer import LeRobotWriter, WriterOptions
 from robolearn.data.mixture import Mixture, MixtureOptions, NormalizeEach, build_mixture_windows, open_dataset
 from robolearn.data.synthetic import camera_spec, record
 from robolearn.errors import ConfigError, SpecError
+from robolearn.evaluation import EvalConfig, evaluate
 from robolearn.loading import open_training_data
+from robolearn.members import load_member
 from robolearn.run import parse_run
 from robolearn.spec import ActionSpec, Feature, Spec
 from robolearn.training import train
@@ -127,6 +131,42 @@ def test_a_policy_learns_from_a_mixture(folder, tmp_path):
     assert held_out
     assert not held_out & learned
     assert np.isfinite(train(config).loss)
+
+
+def test_a_policy_of_a_mixture_acts_as_one_member(folder, tmp_path):
+    env = make_env("pusht", 1)
+    obs, _ = env.reset(seed=[0])
+    keys = [key for key, feature in env.spec.observations.items() if feature.kind == "signal"]
+    with LeRobotWriter(tmp_path / "push", env.spec.select(tuple(keys))) as writer:
+        for step in range(12):
+            writer.add_frame({**{key: obs[key][0] + step for key in keys}, "action": np.full(2, 200.0 + step)})
+        writer.save_episode()
+    members = {"large": {"path": str(folder / "large")}, "push": {"path": str(tmp_path / "push")}}
+    data = {"path": str(folder), "kind": "mixture", "loader": "mixture", "options": {"members": members}}
+    data |= {"keys": keys, "transforms": [{"name": "normalize_each"}]}
+    plain = {"policy": {"name": "regression", "chunk": 4, "history": 1}, "data": data, "device": "cpu"}
+    trained = train(parse_run({**plain, "train": {"steps": 2, "batch_size": 4}, "out": str(tmp_path / "run")}))
+    whole, member = load(trained.checkpoint), load_member(trained.checkpoint, "push")
+    assert (whole.spec.action.dim, member.spec.action.dim) == (4, 2)
+    assert set(member.spec.observations) == set(keys)
+    assert member.spec.observations[STATE] == env.spec.observations[STATE]
+    with pytest.raises(SpecError, match=r"shape"):
+        evaluate(whole, env, EvalConfig(episodes=1))
+    assert len(evaluate(member, env, EvalConfig(episodes=1, execute=4)).outcomes) == 1
+    env.close()
+    # What it does is what the whole does on a padded window of this member.
+    mixture = open_dataset(folder, {"members": members})
+    windows = build_mixture_windows(mixture, 1, 4, keys)
+    batch = windows.gather(np.array([len(windows) - 3]))
+    assert batch["dataset_index"].tolist() == [1]
+    given = {key: batch[key].numpy() for key in whole.spec.observations}
+    noise = np.zeros((1, *whole.noise_shape), np.float32)
+    encoded, trace = whole.pipeline.encode({key: value for key, value in batch.items() if "action" not in key})
+    wanted = whole.pipeline.decode(whole.policy.sample(encoded, torch.from_numpy(noise)), trace)
+    got = member.act({key: given[key][..., : member.spec.observations[key].shape[-1]] for key in keys}, noise)
+    assert np.allclose(got, wanted.detach().numpy()[..., :2], atol=1e-3)
+    with pytest.raises(SpecError, match="did you mean 'push'"):
+        load_member(trained.checkpoint, "puhs")
 
 
 def test_the_verb(folder, capsys):
