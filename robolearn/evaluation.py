@@ -13,6 +13,7 @@ import numpy as np
 from robolearn.contracts import Actor, Controller, VectorEnv
 from robolearn.errors import ConfigError, RobolearnError
 from robolearn.intervals import Interval, bootstrap_mean, wilson
+from robolearn.outcomes import OutcomeLog
 from robolearn.past import with_past
 from robolearn.rollout import Continuity, Outcome, PolicyController, RandomController, StepRecord, rollout
 from robolearn.spec import require
@@ -84,18 +85,19 @@ def evaluate(
     *,
     episodes: Sequence[int] | None = None,
     on_step: Callable[[StepRecord], None] | None = None,
+    log: OutcomeLog | None = None,
 ) -> EvalResult:
     """Roll `actor` out in `env` and return its outcomes.
 
-    Episode i is a function of (config.seed, i) only. Raises `SpecError` when the environment does
-    not give what the policy expects.
+    Episode i is a function of (config.seed, i) only; those that `log` holds are not run again. Raises
+    `SpecError` when the environment does not give what the policy expects.
     """
     config = config or EvalConfig()
     require(with_past(env.spec), actor.spec, ("environment", "policy"))
     controller = PolicyController(
         actor, env.num_envs, config.execute, config.seed, config.delay_steps, config.temperature, config.continuity
     )
-    return evaluate_controller(controller, env, config, episodes=episodes, on_step=on_step)
+    return evaluate_controller(controller, env, config, episodes=episodes, on_step=on_step, log=log)
 
 
 def evaluate_random(env: VectorEnv, config: EvalConfig) -> EvalResult:
@@ -110,12 +112,22 @@ def evaluate_controller(
     *,
     episodes: Sequence[int] | None = None,
     on_step: Callable[[StepRecord], None] | None = None,
+    log: OutcomeLog | None = None,
 ) -> EvalResult:
-    """Roll any controller out over the episodes of `config` (or over `episodes`)."""
+    """Roll any controller out over the episodes of `config` (or over `episodes`) that `log` does not hold."""
     numbers = range(config.episodes) if episodes is None else episodes
-    start_s = time.perf_counter()
-    outcomes = rollout(env, controller, numbers, config.seed, on_step)
-    result = summarise(outcomes, time.perf_counter() - start_s)
+    outcomes = log.done if log else {}
+    start_s = time.perf_counter() - (log.wall_s if log else 0.0)
+
+    def seen(record: StepRecord) -> None:
+        if log:
+            log.add(record.finished, time.perf_counter() - start_s)
+        if on_step:
+            on_step(record)
+
+    left = [number for number in numbers if number not in outcomes]
+    outcomes |= {outcome.episode: outcome for outcome in rollout(env, controller, left, config.seed, seen)}
+    result = summarise([outcomes[number] for number in numbers], time.perf_counter() - start_s)
     restarts = int(getattr(env, "restarts", 0))  # of worker processes, where the environment has some
     return replace(result, facts={"worker_restarts": restarts}) if restarts else result
 

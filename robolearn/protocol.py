@@ -4,18 +4,19 @@ Two results may stand in one table when their hashes are equal: same tasks, seed
 observations, rates and libraries.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from robolearn.config import config_hash
-from robolearn.contracts import Actor, VectorEnv
+from robolearn.contracts import Actor, Observations, VectorEnv
 from robolearn.errors import ConfigError
 from robolearn.evaluation import EvalConfig, EvalResult, evaluate, summarise
+from robolearn.outcomes import OutcomeLog
 from robolearn.provenance import versions
-from robolearn.rollout import Continuity, StepRecord
+from robolearn.rollout import Continuity, StepRecord, reset_rows
 
 __all__ = ["PeerResets", "Protocol", "ProtocolTask", "ResetRanges", "evaluate_protocol"]
 
@@ -102,12 +103,22 @@ class ResetRanges:
         self._starts: dict[str, list[float]] = {}
 
     def __call__(self, record: StepRecord) -> None:
-        for row in np.flatnonzero(record.active):
-            if int(record.episode[row]) in self._seen:
+        self._see(record.episode, record.obs)
+
+    def again(self, env: VectorEnv, episodes: Sequence[int], seed: int) -> None:
+        """See how `episodes`, which an earlier process ran, started."""
+        for first in range(0, len(episodes), env.num_envs):
+            part = episodes[first : first + env.num_envs]
+            current = np.array([*part, *[-1] * (env.num_envs - len(part))])
+            self._see(current, reset_rows(env, np.arange(len(part)), current, seed))
+
+    def _see(self, episodes: np.ndarray, obs: Observations) -> None:
+        for row in np.flatnonzero(episodes >= 0):
+            if int(episodes[row]) in self._seen:
                 continue
-            self._seen.add(int(record.episode[row]))
+            self._seen.add(int(episodes[row]))
             for key, names in self._names.items():
-                for name, value in zip(names, record.obs[key][row].tolist(), strict=False):
+                for name, value in zip(names, obs[key][row].tolist(), strict=False):
                     self._starts.setdefault(name, []).append(value)
 
     def widths(self) -> dict[str, float]:
@@ -122,19 +133,22 @@ def evaluate_protocol(
     *,
     num_envs: int = 32,
     on_step: Callable[[StepRecord], None] | None = None,
+    log: OutcomeLog | None = None,
 ) -> EvalResult:
     """Roll `actor` out in every task of `protocol`.
 
     The result's outcomes name their task; its facts hold the protocol with its hash, the result of
-    each task and how wide the resets were. `build(config, num_envs)` makes an environment.
+    each task and how wide the resets were. `build(config, num_envs)` makes an environment. Episodes
+    that `log` holds are not run again.
     """
     config = protocol.eval_config(actor.spec.chunk, num_envs)
     results, tasks, specs = [], {}, []
     for task in protocol.tasks:
         env = build(task.config, min(num_envs, protocol.episodes))
         try:
-            resets = ResetRanges(env)
-            result = evaluate(actor, env, config, on_step=_both(resets, on_step))
+            resets, before = ResetRanges(env), log.of(task.env) if log else None
+            resets.again(env, list(before.done) if before else [], config.seed)
+            result = evaluate(actor, env, config, on_step=_both(resets, on_step), log=before)
             specs.append(env.spec.to_dict())
         finally:
             env.close()

@@ -23,6 +23,7 @@ __all__ = [
     "SmoothNoise",
     "StepRecord",
     "episode_seed",
+    "reset_rows",
     "rollout",
     "steps",
 ]
@@ -114,7 +115,7 @@ def steps(
         current[done] = -1
         if len(fresh):
             current[fresh] = [waiting.pop() for _ in fresh]
-            obs = _reset(env, fresh, current, seed)
+            obs = reset_rows(env, fresh, current, seed)
             tally.clear(fresh)
             controller.begin(fresh, current[fresh], obs)
             if disturbance is not None:
@@ -143,6 +144,15 @@ def steps(
             finished=finished,
         )
         obs, done = next_obs, done | ~active
+
+
+def reset_rows(env: VectorEnv, fresh: np.ndarray, current: np.ndarray, seed: int) -> Observations:
+    """Start the episodes `current[fresh]` on the rows `fresh` and return the observations of all rows."""
+    mask = np.zeros(env.num_envs, bool)
+    mask[fresh] = True
+    seeds = [episode_seed(seed, int(episode)) if start else None for episode, start in zip(current, mask, strict=True)]
+    obs, _ = env.reset(seed=seeds, options={"reset_mask": mask, "episode": current.copy()})
+    return obs
 
 
 class PolicyController:
@@ -337,14 +347,6 @@ class _Tally:
             length=int(self._length[row]),
             diverged=bool(self._diverged[row]),
         )
-
-
-def _reset(env: VectorEnv, fresh: np.ndarray, current: np.ndarray, seed: int) -> Observations:
-    mask = np.zeros(env.num_envs, bool)
-    mask[fresh] = True
-    seeds = [episode_seed(seed, int(episode)) if start else None for episode, start in zip(current, mask, strict=True)]
-    obs, _ = env.reset(seed=seeds, options={"reset_mask": mask, "episode": current.copy()})
-    return obs
 
 
 def _flag(info: dict, name: str, active: np.ndarray) -> np.ndarray:

@@ -5,20 +5,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from robolearn.checkpoint import find
 from robolearn.cli.arguments import Arguments, parse_arguments
 from robolearn.cli.compose import compose_config, jobs
 from robolearn.cli.film import choose, film
 from robolearn.cli.job import Job, out_folder
 from robolearn.cli.openloop import main as openloop
 from robolearn.cli.show import progress, say, table
-from robolearn.config import parse, to_dict
+from robolearn.config import config_hash, parse, to_dict
 from robolearn.contracts import Actor, Controller, VectorEnv
 from robolearn.errors import ConfigError, suggest
 from robolearn.evaluation import EvalConfig, EvalResult, evaluate
+from robolearn.files import sha256
 from robolearn.members import load_member
 from robolearn.metrics import read_metrics
+from robolearn.outcomes import OutcomeLog
 from robolearn.policies.lerobot import is_lerobot, load_lerobot
 from robolearn.protocol import Protocol, evaluate_protocol
+from robolearn.provenance import versions
 from robolearn.registry import resolve
 from robolearn.remote import evaluate_on_ray
 from robolearn.report import write_report
@@ -35,11 +39,13 @@ saw. The environment is the one it was trained with unless env= names another. L
 result.json, report.html and videos. Groups: env, eval. `policy.KEY=` overrides options that do not
 change the weights. member=NAME acts as one dataset of the mixture that was learned from.
 ckpt= may also be a folder that LeRobot wrote; rename.THEIRS=OURS maps its observations.
-backend=ray workers=N shares the episodes out over a Ray cluster.
+backend=ray workers=N shares the episodes out over a Ray cluster. An evaluation that was interrupted goes
+on with the same command, out=DIR included.
 
 A protocol fixes tasks, episodes, seeds, horizons and execution, and carries a hash; without env=
 all of its tasks are run. `robolearn list protocols` names them."""
 
+_LOG = "outcomes.jsonl"  # of an unfinished evaluation
 _FREE = ("ckpt", "device", "out", "policy", "protocol", "eval.num_envs", "eval.videos")  # beside a protocol
 
 
@@ -80,20 +86,26 @@ def _run(given: Arguments, number: str) -> None:
     else:
         options = config.env or _trained_in(config.ckpt)
         config, envs = replace(config, env=dict(options)), {"": options}
-    out = out_folder("eval", str(Path(config.out) / number) if config.out and number else config.out)
+    wanted = str(Path(config.out) / number) if config.out and number else config.out
+    interrupted = wanted is not None and (Path(wanted) / _LOG).exists() and not (Path(wanted) / "result.json").exists()
+    out = out_folder("eval", wanted, resumes=interrupted)
     job = Job("eval", out, to_dict(replace(config, out=None)))
+    log = OutcomeLog(out / _LOG, _identity(config))
+    if log.successes:
+        say(f"{len(log.successes)} episodes were evaluated before; going on")
     with job.stage("evaluation"):
         if config.protocol is not None:
-            result = _protocol_with_bar(actor, config.protocol, config.eval.num_envs)
+            result = _protocol_with_bar(actor, config.protocol, config.eval.num_envs, log)
         elif config.backend == "ray":
             result = evaluate_on_ray(config.ckpt, envs[""], config.eval, workers=config.workers, policy=config.policy)
         else:
-            result = evaluate_with_bar(actor, envs[""], config.eval)
+            result = evaluate_with_bar(actor, envs[""], config.eval, log)
     with job.stage("video"):
         videos = [
             path for name, env in envs.items() for path in film_policy(actor, env, config.eval, result, out, name)
         ]
     content = job.finish(result.to_dict())
+    log.remove()
     metrics = read_metrics(Path(config.ckpt))
     where = config.protocol.name if config.protocol else str(envs[""]["name"])
     report = write_report(out / "report.html", f"{where}: {Path(config.ckpt).name}", content, metrics, videos)
@@ -126,9 +138,19 @@ def _under_protocol(
     return config, {task.env: task.config for task in protocol.tasks}
 
 
-def _protocol_with_bar(actor: Actor, protocol: Protocol, num_envs: int) -> EvalResult:
+def _identity(config: EvalJob) -> str:
+    """Return what decides the outcomes: config, weights, libraries; not how many rows run at a time."""
+    weights = (
+        Path(config.ckpt) / "model.safetensors" if is_lerobot(config.ckpt) else find(config.ckpt) / "manifest.json"
+    )
+    decides = replace(config, out=None, eval=replace(config.eval, num_envs=1, videos=0))
+    return config_hash({"config": to_dict(decides), "weights": sha256(weights), "versions": versions()})
+
+
+def _protocol_with_bar(actor: Actor, protocol: Protocol, num_envs: int, log: OutcomeLog) -> EvalResult:
     with progress("evaluate", protocol.episodes * len(protocol.tasks), "episodes") as advance:
-        return evaluate_protocol(actor, protocol, build_env, num_envs=num_envs, on_step=EpisodeCounter(advance))
+        counter = EpisodeCounter(advance, before=log.successes)
+        return evaluate_protocol(actor, protocol, build_env, num_envs=num_envs, on_step=counter, log=log)
 
 
 def protocol_rows(result: EvalResult) -> list[tuple[str, str]]:
@@ -152,21 +174,24 @@ def build_env(options: Mapping[str, Any], num_envs: int) -> VectorEnv:
     return parse(resolve("env", options["name"]), options, where="env").build(num_envs)
 
 
-def evaluate_with_bar(actor: Actor, options: Mapping[str, Any], config: EvalConfig) -> EvalResult:
+def evaluate_with_bar(
+    actor: Actor, options: Mapping[str, Any], config: EvalConfig, log: OutcomeLog | None = None
+) -> EvalResult:
     """Evaluate with a progress bar over episodes."""
     env = build_env(options, min(config.num_envs, config.episodes))
     try:
         with progress("evaluate", config.episodes, "episodes") as advance:
-            return evaluate(actor, env, config, on_step=EpisodeCounter(advance))
+            counter = EpisodeCounter(advance, before=log.successes if log else ())
+            return evaluate(actor, env, config, on_step=counter, log=log)
     finally:
         env.close()
 
 
 class EpisodeCounter:
-    """Moves a bar by the episodes that ended, with the success rate so far."""
+    """Moves a bar by the episodes that ended, with the success rate so far; `before` ended earlier."""
 
-    def __init__(self, advance: Any, word: str = "success"):
-        self._advance, self._word, self._done, self._good = advance, word, 0, 0
+    def __init__(self, advance: Any, word: str = "success", before: Sequence[bool] = ()):
+        self._advance, self._word, self._done, self._good = advance, word, len(before), sum(before)
 
     def __call__(self, record: StepRecord) -> None:
         if record.finished:
