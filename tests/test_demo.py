@@ -76,7 +76,10 @@ def test_training_goes_on_from_its_own_folder(home, monkeypatch, capsys):
     given = ["data=auto", "data.path=outputs/first/dataset", "train.batch_size=16", "policy.network.width=32"]
     keys = "data.keys=[observation.state,observation.environment_state]"
     assert main(["train", *given, keys, "train.steps=4", "out=outputs/run"]) == 0
-    assert main(["train", "train.resume=outputs/run", "train.steps=6"]) == 0
+    Path("outputs/run").rename("outputs/moved")  # it goes on where it lies now
+    assert main(["train", "train.resume=outputs/moved", "train.steps=6"]) == 0
+    assert not Path("outputs/run").exists()
+    Path("outputs/moved").rename("outputs/run")
     result = json.loads(Path("outputs/run/result.json").read_text())
     assert result["training"]["step"] == 6
     assert main(["train", "train.resume=outputs/run", "train.stps=6"]) == 2

@@ -84,7 +84,8 @@ def _plain(given: Arguments) -> Mapping[str, Any]:
     if not resume or given.value("data") or given.value("experiment"):
         return compose_config("train", given)
     run = Path(resume) if (Path(resume) / "run.json").is_file() else find(resume).parent.parent
-    return merge(read_json(run / "run.json", CheckpointError)["config"], given)
+    stored = {**read_json(run / "run.json", CheckpointError)["config"], "out": None}  # it may have been moved
+    return merge(stored, given)
 
 
 def _run_of(config: RunConfig) -> str | None:
