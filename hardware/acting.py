@@ -8,6 +8,7 @@ from robolearn.contracts import Actor
 from robolearn.hardware.deploy import RobotConfig
 from robolearn.hardware.observe import Reading
 from robolearn.hardware.record import HUMAN, POLICY, REWIND, EpisodeWriter, Recorded
+from robolearn.hardware.safety import Mode
 from robolearn.hardware.sessions import MOVING, Session, SinkOpener, open_session, recording, show
 from robolearn.hardware.teleop import Device, Jog, Twist
 from robolearn.hardware.worker import PolicyWorker
@@ -32,12 +33,16 @@ def rollout(
     action: Recorded = "joint_position",
     continuity: Continuity = "none",
     delay_steps: int = 0,
+    first: int = 0,
 ) -> dict[str, Any]:
     """Let a policy act; a human with a `device` may take over, rewind, correct, mark success and hand back.
 
+    An arm that holds, because of what the policy asked for, waits for the human to take over; without one the
+    episode is over.
+
     On the twin every episode starts as the simulation's episode of the same number does, and the
     scene says whether the task was done; on a real arm the device's marks do. `continuity` says what a
-    new chunk knows of the one before, `delay_steps` how long inference takes.
+    new chunk knows of the one before, `delay_steps` how long inference takes. `first` numbers the episodes.
     """
     outcomes = []
     with open_session(config, actor.spec.chunk, 1.0 / actor.spec.rate_hz, simulated) as session:
@@ -47,7 +52,7 @@ def rollout(
         )
         sink = open_sink(recording(session, actor.spec.rate_hz, action)) if open_sink else None
         try:
-            for episode in range(episodes):
+            for episode in range(first, first + episodes):
                 if session.twin is not None:
                     session.reset_twin(episode_seed(seed, episode))
                 writer = EpisodeWriter(sink, task, session.arm_constants, base_m) if sink is not None else None
@@ -83,7 +88,7 @@ class _Episode:
         self._past: list[np.ndarray] = []  # targets of every step so far, less what was rewound
 
     def run(self, episode: int) -> dict[str, Any]:
-        """Act until success, a mark, the last step or a hold; returns the outcome."""
+        """Act until success, a mark, the last step or a hold that nobody takes over; returns the outcome."""
         self._number = episode
         self._worker.begin(episode)
         self._session.request("arm")
@@ -103,11 +108,12 @@ class _Episode:
         twist = self._device.read() if self._device is not None else Twist()
         reading = self._session.reading(self._task)
         self._change(twist.mark, reading)
-        targets = self._decide(twist, reading)
+        moving = self._session.mode() in MOVING
+        targets = self._decide(twist, reading) if moving else None
         if targets is not None:
             self._targets, self._since = targets, step
-        if self._targets is not None:
-            row = self._targets[min(step - self._since + 1, len(self._targets) - 1)]
+        if moving and self._targets is not None:
+            row = self._targets[min(step - self._since, len(self._targets) - 1)]  # due now, as in playing a chunk
             if self._who != REWIND:
                 self._past.append(row)
             if self._writer is not None:
@@ -116,10 +122,14 @@ class _Episode:
         self._steps, self._human_steps = step + 1, self._human_steps + (self._who != POLICY)
         self._success = bool(twist.mark == "success" or self._session.succeeded())
         ended = self._success or twist.mark in ("discard", "stop") or step + 1 >= self._max_steps
-        return not ended and self._session.mode() in MOVING
+        mode = self._session.mode()
+        return not ended and (mode in MOVING or (mode == Mode.HOLD and self._device is not None))
 
     def _change(self, mark: str, reading: Reading) -> None:
         """Hand the arm from the policy to the human and back."""
+        if mark in ("takeover", "rewind") and self._session.mode() == Mode.HOLD:
+            self._session.request("arm")
+            self._who, mark = POLICY, "takeover"
         if mark in ("takeover", "rewind") and self._who == POLICY:
             self._interventions += 1
         if mark == "rewind" and self._past:

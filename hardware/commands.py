@@ -144,7 +144,7 @@ def _teleoperate(session: Session, device: Device, jog: Jog, writer: EpisodeWrit
         targets = jog.step(twist)
         session.chunks.write(session.now_ns(), targets)
         if writer is not None:
-            writer.add(reading, targets[1], HUMAN)
+            writer.add(reading, targets[0], HUMAN)  # due now, as the first action of a chunk is
         show(device, session, reading)
         if twist.mark in ("success", "discard", "stop"):
             ended[0] = twist.mark

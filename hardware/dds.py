@@ -7,6 +7,7 @@ ten to a thousand times slower.
 
 import os
 import time
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -44,15 +45,15 @@ _ALIVE = SampleState.Any | ViewState.Any | InstanceState.Alive
 class DdsTransport:
     """One participant of domain `domain` (the environment's ROS_DOMAIN_ID without one).
 
-    On this machine only, unless the user's own CYCLONEDDS_URI says otherwise.
+    On this machine only, unless the user's own CYCLONEDDS_URI says otherwise. `clock_ns` stamps what is taken.
     """
 
-    def __init__(self, domain: int | None = None):
+    def __init__(self, domain: int | None = None, clock_ns: Callable[[], int] = time.monotonic_ns):
         number = int(os.environ.get("ROS_DOMAIN_ID", "0")) if domain is None else domain
         if not 0 <= number <= 101:
             raise HardwareError("This is not a ROS domain.", found=number, expected="0 to 101")
         self._domain = _domain(number, os.environ.get("CYCLONEDDS_URI", _LOCALHOST))
-        self._participant = DomainParticipant(number)
+        self._participant, self._clock_ns = DomainParticipant(number), clock_ns
         self._publications = BuiltinDataReader(self._participant, BuiltinTopicDcpsPublication)
         self._topics: dict[tuple[str, str], Topic] = {}
         self._open = True
@@ -64,7 +65,7 @@ class DdsTransport:
 
     def subscriber(self, topic: str, kind: str, qos: Qos = DEFAULT) -> "_Subscriber":
         reader = DataReader(self._participant, self._topic(topic, kind), DdsQos(*_policies(qos)))
-        return _Subscriber(reader, kind, qos.depth)
+        return _Subscriber(reader, kind, qos.depth, self._clock_ns)
 
     def others(self, topic: str) -> int:
         name, mine = f"rt/{require_topic(topic)}", self._participant.guid
@@ -104,12 +105,12 @@ class _Publisher:
 
 
 class _Subscriber:
-    def __init__(self, reader: DataReader, kind: str, depth: int):
-        self._reader, self._kind, self._depth = reader, kind, depth
+    def __init__(self, reader: DataReader, kind: str, depth: int, clock_ns: Callable[[], int]):
+        self._reader, self._kind, self._depth, self._clock_ns = reader, kind, depth, clock_ns
         self.malformed = 0
 
     def take(self) -> list[Received]:
-        received, now = [], time.monotonic_ns()
+        received, now = [], self._clock_ns()
         for sample in self._reader.take(max(self._depth, 1)):
             if not isinstance(sample, _Raw):  # a writer left
                 continue

@@ -8,6 +8,7 @@ from robolearn.errors import ConfigError
 from robolearn.hardware.calibration import Calibration, read_calibration
 from robolearn.hardware.cameras import VideoConfig
 from robolearn.hardware.devices import LeaderConfig
+from robolearn.hardware.executor import ExecutorConfig
 from robolearn.hardware.limits import SafetyConfig
 from robolearn.hardware.makers import open_maker
 from robolearn.hardware.ros_robot import RosRobot, RosRobotConfig, command_topic
@@ -17,6 +18,7 @@ from robolearn.registry import resolve
 __all__ = [
     "RobotConfig",
     "TwinOptions",
+    "executor_config",
     "logged_topics",
     "make_robot",
     "make_ros_robot",
@@ -37,6 +39,7 @@ class TwinOptions:
     camera_hz: float = 15.0
     seed: int = 0
     latency_s: float = 0.0  # of inference, on a simulated clock
+    wire: Literal["memory", "dds"] = "memory"  # what carries the topics on a simulated clock
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class RobotConfig:
     video: dict[str, VideoConfig] = field(default_factory=dict)
     signals: dict[str, str] = field(default_factory=dict)
     blend_s: float = 0.1
+    gripper_m_s: float = 0.1  # how fast its width changes
     jog_m_s: float = 0.15  # of the tool, at a device's full deflection
     calibration: str | None = None
     leader: LeaderConfig | None = None
@@ -89,6 +93,17 @@ def logged_topics(config: RobotConfig) -> dict[str, str]:
     topics |= dict([command_topic(config.ros)])
     topics |= {topic: _FLOATS for topic in (config.ros.gripper_topic, *config.signals.values()) if topic}
     return topics | {f"/{name}/image_raw": "sensor_msgs/msg/Image" for name in config.cameras}
+
+
+def executor_config(config: RobotConfig, chunk_period_s: float) -> ExecutorConfig:
+    """Return how chunks with one action per `chunk_period_s` are executed on the robot of `config`."""
+    return ExecutorConfig(
+        chunk_period_s,
+        config.blend_s,
+        gripper_m_s=config.gripper_m_s,
+        gripper_width_m=resolve("robot", config.arm).gripper.width_m,
+        send_path=config.driver == "ros" and config.ros.controller == "jtc",
+    )
 
 
 def open_calibration(config: RobotConfig) -> Calibration:

@@ -22,6 +22,7 @@ from robolearn.plan import ChunkPlan
 __all__ = ["STATUS", "Executor", "ExecutorConfig", "run", "states_ring", "status_ring"]
 
 _ROW = np.zeros(1, np.int64)
+_NO_SAMPLE = (np.zeros((1, 0)), np.zeros((1, 0)), np.zeros(1))
 _MODES = tuple(Mode)
 _EVENTS = (
     "starved", "limited", "braking", "position", "shape", "not_finite", "late", "order", "start_too_far", "tracking",
@@ -144,8 +145,8 @@ class Executor:
         if left <= 0:
             return None, None
         fade = (now_s[0] - self._faded_from_s) / self.config.blend_s if self.config.blend_s > 0 else 1.0
-        (before,), (before_rate,), (before_left,) = self._old.sample(now_s)
-        if fade < 1.0 and before_left > 0:  # smoothstep: the mixture keeps position and rate continuous
+        (before,), (before_rate,), (before_left,) = self._old.sample(now_s) if fade < 1.0 else _NO_SAMPLE
+        if before_left > 0:  # smoothstep: the mixture keeps position and rate continuous
             share, slope = fade * fade * (3 - 2 * fade), 6 * fade * (1 - fade) / self.config.blend_s
             rate = before_rate + share * (rate - before_rate) + slope * (position - before)
             position = before + share * (position - before)

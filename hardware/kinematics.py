@@ -9,7 +9,7 @@ from robolearn.robots import Arm
 
 __all__ = ["Kinematics", "rotation"]
 
-_NUDGE_RAD, _DAMPING = 1e-6, 1e-6
+_DAMPING = 1e-6
 
 
 class Kinematics:
@@ -57,25 +57,38 @@ class Kinematics:
     ) -> tuple[np.ndarray, float, float]:
         """Return joints [J] near `start_rad` whose tool is at a pose, and what is left of the error [m], [rad].
 
-        Damped least squares with finite differences: Wampler 1986. Joints stay within the arm's limits.
+        Damped least squares: Wampler 1986. Joints stay within the arm's limits.
         """
         joints = np.clip(start_rad, self._low_rad, self._high_rad)
-        error = self._error(joints[None], point_m, axes)[0]
+        error, jacobian = self._away(joints, point_m, axes)
         for _ in range(steps):
             if np.abs(error).max() < 1e-7:
                 break
-            nudged = joints + _NUDGE_RAD * np.eye(len(joints))
-            jacobian = (self._error(nudged, point_m, axes) - error).T / _NUDGE_RAD
             square = jacobian @ jacobian.T + _DAMPING * np.eye(6)
             joints = np.clip(joints - jacobian.T @ np.linalg.solve(square, error), self._low_rad, self._high_rad)
-            error = self._error(joints[None], point_m, axes)[0]
+            error, jacobian = self._away(joints, point_m, axes)
         return joints, float(np.linalg.norm(error[:3])), float(np.linalg.norm(error[3:]))
 
-    def _error(self, joints: np.ndarray, point_m: np.ndarray, axes: np.ndarray) -> np.ndarray:
-        """Return how far the tools of joints [n,J] are from a pose: [n,6], metres and radians."""
-        point, mat = self.pose(joints)
-        turn = 0.5 * np.cross(axes.T[None], mat.swapaxes(1, 2)).sum(1)
-        return np.concatenate([point - point_m, turn], axis=1)
+    def _away(self, joints: np.ndarray, point_m: np.ndarray, axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return how far the tool at joints [J] is from a pose [6], in m and rad, and its Jacobian [6,J]."""
+        frame, origin = np.eye(3), np.zeros(3)
+        origins, turning = np.empty((len(joints), 3)), np.empty((len(joints), 3))
+        for joint, offset, turn, i, j in reversed(self._chain):
+            origin = origin + frame @ offset
+            frame = frame @ turn
+            origins[joint], turning[joint] = origin, frame[:, (i + 2) % 3]
+            s, c = np.sin(joints[joint]), np.cos(joints[joint])
+            u, w = frame[:, i].copy(), frame[:, j].copy()
+            frame[:, i], frame[:, j] = c * u + s * w, c * w - s * u
+        point = origin + frame @ self._tool_m
+        turned = 0.5 * _cross(axes.T, (frame @ self._tool_mat).T).sum(0)
+        jacobian = np.concatenate([_cross(turning, point - origins), turning], axis=1).T
+        return np.concatenate([point - point_m, turned]), jacobian
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the cross products of rows [n,3]."""
+    return a[:, [1, 2, 0]] * b[:, [2, 0, 1]] - a[:, [2, 0, 1]] * b[:, [1, 2, 0]]
 
 
 def rotation(quat_wxyz: Sequence[float]) -> np.ndarray:

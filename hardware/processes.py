@@ -19,8 +19,15 @@ from typing import Any
 
 from robolearn.config import parse, to_dict
 from robolearn.errors import HardwareError, RobolearnError
-from robolearn.hardware.deploy import RobotConfig, TwinOptions, logged_topics, make_robot, open_transport
-from robolearn.hardware.executor import Executor, ExecutorConfig
+from robolearn.hardware.deploy import (
+    RobotConfig,
+    TwinOptions,
+    executor_config,
+    logged_topics,
+    make_robot,
+    open_transport,
+)
+from robolearn.hardware.executor import Executor
 from robolearn.hardware.executor import run as run_executor
 from robolearn.hardware.limits import limits_of
 from robolearn.hardware.record import RawRecorder
@@ -147,8 +154,7 @@ def run_executor_process(options: Mapping[str, Any]) -> None:
     robot = make_robot(config)
     rings = {name: Ring.open(options[name]) for name in ("chunks", "states", "status")}
     limits = limits_of(arm, config.ros.rate_hz, config.safety)
-    path = config.driver == "ros" and config.ros.controller == "jtc"
-    settings = ExecutorConfig(options["chunk_period_s"], config.blend_s, send_path=path)
+    settings = executor_config(config, options["chunk_period_s"])
     executor = Executor(limits, robot, rings["chunks"], settings, rings["status"], rings["states"])
     robot.connect()
     realtime = ask_realtime()

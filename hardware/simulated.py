@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from robolearn.errors import HardwareError
-from robolearn.hardware.deploy import RobotConfig, logged_topics, make_ros_robot
-from robolearn.hardware.executor import Executor, ExecutorConfig
+from robolearn.hardware.deploy import RobotConfig, executor_config, logged_topics, make_ros_robot
+from robolearn.hardware.executor import Executor
 from robolearn.hardware.kinematics import Kinematics
 from robolearn.hardware.limits import limits_of
 from robolearn.hardware.memory import MemoryGraph, MemoryTransport
@@ -14,6 +14,7 @@ from robolearn.hardware.observe import Reading
 from robolearn.hardware.record import RawRecorder
 from robolearn.hardware.ring import Ring
 from robolearn.hardware.safety import Mode
+from robolearn.hardware.transport import Transport
 from robolearn.hardware.twin import Perceives, Twin, TwinConfig
 from robolearn.registry import resolve
 from robolearn.robots import Arm
@@ -38,6 +39,7 @@ class SimulatedSession:
         scene = resolve("scene", config.twin.scene)(config.twin.scene, self.arm_constants, config.twin.image_px)
         self._now_ns = _START_NS
         graph = MemoryGraph(self.now_ns)
+        self._transports = [self._open_transport(graph) for _ in range(3)]  # twin, robot, log
         names = TwinConfig(
             config.twin.personality,
             config.ros.state_topic,
@@ -45,13 +47,12 @@ class SimulatedSession:
             config.ros.gripper_joint,
             seed=config.twin.seed,
         )
-        self.twin = Twin(scene, MemoryTransport(graph), names, self.now_ns)
-        self._robot = make_ros_robot(config, MemoryTransport(graph))
+        self.twin = Twin(scene, self._transports[0], names, self.now_ns)
+        self._robot = make_ros_robot(config, self._transports[1])
         self._robot.join()
-        self._log = RawRecorder(Path(config.log), MemoryTransport(graph), logged_topics(config)) if config.log else None
+        self._log = RawRecorder(Path(config.log), self._transports[2], logged_topics(config)) if config.log else None
         limits = limits_of(self.arm_constants, config.ros.rate_hz, config.safety)
-        options = ExecutorConfig(period_s, config.blend_s, send_path=config.ros.controller == "jtc")
-        self.executor = Executor(limits, self._robot, self._arrived, options)
+        self.executor = Executor(limits, self._robot, self._arrived, executor_config(config, period_s))
         self._tick_ns, self._step_ns = round(1e9 * limits.period_s), round(1e9 * scene.dt_s)
         self._tick_due = self._step_due = self._now_ns
         self._advance(self._now_ns + 2 * self._step_ns)
@@ -117,8 +118,18 @@ class SimulatedSession:
         """Delete the rings and end the log."""
         if self._log is not None:
             self._log.close()
+        for transport in self._transports:
+            transport.close()
         for ring in (self.chunks, self._arrived):
             ring.path.unlink(missing_ok=True)
+
+    def _open_transport(self, graph: MemoryGraph) -> Transport:
+        """Join the twin's graph; within one process DDS too hands a message over before `publish` returns."""
+        if self.config.twin is None or self.config.twin.wire == "memory":
+            return MemoryTransport(graph)
+        from robolearn.hardware.dds import DdsTransport
+
+        return DdsTransport(self.config.domain, self.now_ns)
 
     def _advance(self, until_ns: int) -> None:
         while True:

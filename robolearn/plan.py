@@ -49,10 +49,12 @@ class ChunkPlan:
         left past its last action and before its first one, where it stands still.
         """
         rows, size = np.arange(len(now_s)), self._actions.shape[1]
-        place = np.nan_to_num((now_s - self._start_s) / self.period_s, nan=-1.0)
-        index = np.clip(np.floor(place), 0, max(size - 2, 0)).astype(np.int64)
-        u = np.clip(place - index, 0.0, 1.0)[:, None]
-        around = [self._actions[rows, np.clip(index + offset, 0, size - 1)] for offset in (-1, 0, 1, 2)]
+        place = (now_s - self._start_s) / self.period_s
+        place[np.isnan(place)] = -1.0
+        index = np.minimum(np.maximum(place, 0.0), max(size - 2, 0)).astype(np.int64)
+        u = np.minimum(np.maximum(place - index, 0.0), 1.0)[:, None]
+        near = (np.maximum(index - 1, 0), index, np.minimum(index + 1, size - 1), np.minimum(index + 2, size - 1))
+        around = [self._actions[rows, at] for at in near]
         start, end = (around[2] - around[0]) / 2, (around[3] - around[1]) / 2
         step = around[2] - around[1]
         position = around[1] + u * (start + u * (3 * step - 2 * start - end + u * (start + end - 2 * step)))
