@@ -12,6 +12,7 @@ import mujoco
 import numpy as np
 
 from robolearn.envs.assets import robosuite_asset
+from robolearn.errors import EnvError
 from robolearn.robots import Arm
 
 __all__ = [
@@ -79,6 +80,8 @@ def add_arm(
     Actuators come in the order of `arm.joints`, then `arm.gripper.joints`; the tool is the site
     `<prefix>grip_site`. Its camera is "wrist" on the first arm, `<prefix>wrist` on others.
     """
+    if not arm.asset:
+        raise EnvError(f"The arm '{arm.name}' has no model to simulate.", do="take another arm, such as panda")
     robot = _load(arm.asset, visual, keep="")
     for joint in list(robot.joints):
         if joint.name not in arm.joints:  # such as a head

@@ -145,12 +145,15 @@ _TABLE: dict[str, dict[str, str]] = {
     },
     # Robots: a frozen constants object `robolearn.robots.Arm`.
     "robot": {
+        "fr3": "robolearn.robots.fr3:FR3",
         "iiwa": "robolearn.robots.iiwa:IIWA",
         "jaco": "robolearn.robots.jaco:JACO",
         "kinova3": "robolearn.robots.kinova3:KINOVA3",
         "panda": "robolearn.robots.panda:PANDA",
         "sawyer": "robolearn.robots.sawyer:SAWYER",
+        "so101": "robolearn.robots.so101:SO101",
         "ur5e": "robolearn.robots.ur5e:UR5E",
+        "xarm7": "robolearn.robots.xarm7:XARM7",
     },
 }
 

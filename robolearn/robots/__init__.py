@@ -36,7 +36,7 @@ class Arm:
     """A serial arm. Joint tuples follow `joints`, from the base outwards; limits are the maker's."""
 
     name: str
-    asset: str  # MJCF below the installed `robosuite/models/assets`
+    asset: str  # MJCF below the installed `robosuite/models/assets`; empty: not simulated
     joints: tuple[str, ...]
     home_rad: tuple[float, ...]
     low_rad: tuple[float, ...]

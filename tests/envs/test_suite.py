@@ -6,6 +6,7 @@ import pytest
 from robolearn.api import make_env
 from robolearn.envs.suite import TASKS
 from robolearn.envs.tasks import language, pick_place_language
+from robolearn.errors import EnvError
 from robolearn.registry import names, resolve
 from robolearn.rollout import ExpertController, RandomController, rollout
 
@@ -32,7 +33,7 @@ def test_the_expert_solves_95_of_100_and_chance_2(task):
     assert success(RandomController(env, 7), env, 100) <= 0.02
 
 
-@pytest.mark.parametrize("robot", names("robot"))
+@pytest.mark.parametrize("robot", [name for name in names("robot") if resolve("robot", name).asset])
 def test_every_arm_lifts(robot):
     env = make_env("robolearn/lift", 8, {"robot": robot})
     assert env.spec.robot == robot
@@ -45,6 +46,11 @@ def test_home_lies_within_the_limits_of_an_arm(robot):
     assert (np.array(arm.low_rad) < np.array(arm.home_rad)).all()
     assert (np.array(arm.home_rad) < np.array(arm.high_rad)).all()
     assert min(*arm.velocity_rad_s, *arm.acceleration_rad_s2, *arm.effort_nm) > 0
+
+
+def test_an_arm_without_a_model_is_not_simulated():
+    with pytest.raises(EnvError, match="no model"):
+        make_env("robolearn/lift", 1, {"robot": "fr3"})
 
 
 @pytest.mark.parametrize("words", [pick_place_language.VOCABULARY, language.VOCABULARY])
