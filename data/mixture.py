@@ -17,7 +17,7 @@ from robolearn.contracts import Batch, EpisodeSource, WindowSource
 from robolearn.data.stats import signal_stats
 from robolearn.data.views import View, whole
 from robolearn.errors import ConfigError, DataError, SpecError, suggest
-from robolearn.members import MEMBERS, blank, fitted
+from robolearn.padding import MEMBERS, blank, fitted
 from robolearn.registry import resolve
 from robolearn.spec import ActionSpec, Feature, Spec
 from robolearn.stats import Accumulator, lookup
