@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 
 from robolearn.contracts import EpisodeSource
 from robolearn.data.files import sync_folder
+from robolearn.data.progress import bar
 from robolearn.data.windows import Windows, build_windows
 from robolearn.errors import DataError
 
@@ -53,11 +54,10 @@ def cached_images(
     keys: Sequence[str],
     folder: Path | None = None,
     size: tuple[int, int] | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """Return memory-mapped uint8 arrays [frames,H,W,C] of `keys` over all episodes, built when absent.
 
-    `size` (height, width) resizes by area. `progress` is called with (episodes done, all).
+    `size` (height, width) resizes by area. Episodes are decoded in parallel, under a bar.
     """
     root = getattr(source, "root", None) or getattr(source, "path", None)
     if root is None:
@@ -68,7 +68,7 @@ def cached_images(
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target.with_suffix(".lock")):
             if not target.exists():
-                _build(source, keys, target, size, progress)
+                _build(source, keys, target, size)
     return {key: np.load(target / f"{key}.npy", mmap_mode="r") for key in keys}
 
 
@@ -89,13 +89,7 @@ def build_cached_windows(
     return build_windows(source, history, chunk, wanted, episodes, past, pictures)
 
 
-def _build(
-    source: EpisodeSource,
-    keys: Sequence[str],
-    target: Path,
-    size: tuple[int, int] | None,
-    progress: Callable[[int, int], None] | None,
-) -> None:
+def _build(source: EpisodeSource, keys: Sequence[str], target: Path, size: tuple[int, int] | None) -> None:
     temporary = target.with_suffix(".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -112,9 +106,8 @@ def _build(
             arrays[key][ends[episode] - lengths[episode] : ends[episode]] = _resized(frames, size)
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for done, _ in enumerate(pool.map(decode, range(len(lengths))), start=1):
-            if progress is not None:
-                progress(done, len(lengths))
+        for _ in bar(pool.map(decode, range(len(lengths))), "decode episodes", len(lengths)):
+            pass
     for key in keys:
         arrays[key].flush()
         with (temporary / f"{key}.npy").open("rb") as file:

@@ -16,13 +16,15 @@ from robolearn.data.compare import compare
 from robolearn.data.detect import OpenOptions, detect
 from robolearn.data.edit import edit
 from robolearn.data.exports import write_lerobot, write_mcap, write_robomimic, write_zarr
+from robolearn.data.frames import metadata_of
 from robolearn.data.lerobot_v2 import write_v2
 from robolearn.data.lerobot_writer import WriterOptions
 from robolearn.data.mixture import describe
+from robolearn.data.progress import bar
 from robolearn.data.reexpress import Reexpressed
 from robolearn.data.repair import repair_dataset
 from robolearn.data.replay import replay
-from robolearn.data.stats import signal_stats
+from robolearn.data.stats import column_stats
 from robolearn.data.verify import verify_source
 from robolearn.data.view import view
 from robolearn.errors import DataError
@@ -56,9 +58,8 @@ def info(arguments: Mapping[str, Any]) -> dict[str, Any]:
         "longest": int(lengths.max(initial=0)),
         "spec": spec.to_dict(),
     }
-    metadata = getattr(source, "metadata", None)
-    if metadata is not None:
-        rates = {episode: metadata(episode).get("measured_rate_hz") for episode in range(len(lengths))}
+    if hasattr(source, "metadata"):
+        rates = {episode: metadata_of(source, episode).get("measured_rate_hz") for episode in range(len(lengths))}
         slow = {episode: rate for episode, rate in rates.items() if rate and rate < 0.95 * spec.rate_hz}
         result["slow_episodes"] = {str(episode): rate for episode, rate in slow.items()}
     tasks = getattr(source, "tasks", None)
@@ -68,16 +69,16 @@ def info(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stats(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Compute min, max, mean, std and quantiles of every signal over all frames."""
+    """Compute min, max, mean, std and quantiles of every signal over all frames, from the data."""
     source = parse(OpenOptions, arguments, where="data stats").open()
     keys = [key for key, feature in source.spec.observations.items() if feature.kind == "signal"] + ["action"]
     parts: dict[str, list[np.ndarray]] = {key: [] for key in keys}
-    for episode in range(len(source.lengths)):
+    for episode in bar(range(len(source.lengths)), "read episodes", len(source.lengths)):
         for key, values in source.read(episode, keys).items():
             parts[key].append(values)
     if not len(source.lengths):
         raise DataError("The dataset has no episodes.", do="record some first")
-    merged = {key: signal_stats(np.concatenate(values)) for key, values in parts.items()}
+    merged = {key: column_stats(np.concatenate(values)) for key, values in parts.items()}
     return {key: {name: value.tolist() for name, value in item.items()} for key, item in merged.items()}
 
 

@@ -27,7 +27,6 @@ __all__ = ["compact", "dataset_stats"]
 
 _MB = 2**20
 _HISTOGRAMS = "meta/robolearn_histograms.json"
-_EXACT_VALUES = 20_000_000
 
 
 def compact(root: Path, info: Mapping[str, Any], journal: Journal, spec: Spec) -> None:
@@ -242,23 +241,12 @@ def write_stats(root: Path, entries: Sequence[Entry], fresh: bool) -> None:
 
 
 def dataset_stats(reader: LeRobotReader) -> dict[str, dict[str, np.ndarray]]:
-    """Return the statistics of every signal over all frames; quantiles are exact up to 20 M values, else sketched."""
+    """Return the statistics of every signal over all frames."""
     stats = {}
     for key, feature in reader.info.features.items():
         if feature.visual or feature.dtype in ("string", "language"):
             continue
-        values = reader.read_all([key])[key]
-        if values.size <= _EXACT_VALUES:
-            stats[key] = statistics.signal_stats(values)
-            continue
-        flat = values.reshape(len(values), -1) if values.ndim < 3 else values.reshape(-1, values.shape[-1])
-        blocks = np.array_split(flat, max(len(flat) // 1_000_000, 1))
-        stats[key] = statistics.merge_moments([statistics.moments(block) for block in blocks])
-        sketch = statistics.Sketch(stats[key]["min"], stats[key]["max"])
-        for block in blocks:
-            sketch.add(block)
-        quantiles = sketch.quantiles(list(statistics.QUANTILES.values()))
-        stats[key] |= dict(zip(statistics.QUANTILES, quantiles, strict=True))
+        stats[key] = statistics.column_stats(reader.read_all([key])[key])
     return stats
 
 

@@ -17,6 +17,7 @@ from robolearn.contracts import EpisodeSource
 from robolearn.data.arrow import png
 from robolearn.data.detect import OpenOptions
 from robolearn.data.files import write_atomic
+from robolearn.data.frames import metadata_of
 from robolearn.data.tables import decode_image, image_size
 from robolearn.errors import ConfigError, DataError, suggest
 
@@ -115,9 +116,7 @@ def _live(given: CompareOptions, source: EpisodeSource, camera: str) -> np.ndarr
         raise ConfigError("Nothing to compare with.", expected="image=FILE or env=NAME")
     env = make_env(given.env, 1, given.env_options)
     try:
-        described = getattr(source, "metadata", None)
-        seed = (described(given.episode) if described is not None else {}).get("seed", 0)
-        obs, _ = env.reset(seed=[seed])
+        obs, _ = env.reset(seed=[metadata_of(source, given.episode).get("seed", 0)])
         return obs[camera][0] if camera in obs else env.render(0)
     finally:
         env.close()

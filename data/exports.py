@@ -5,8 +5,7 @@ All are written under a temporary name and renamed when they are complete.
 
 import json
 import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,70 +14,68 @@ import numpy as np
 from robolearn.contracts import EpisodeSource
 from robolearn.data.arrow import png
 from robolearn.data.cdr import encode_message, standard_definitions
-from robolearn.data.lerobot_info import AUTO_FEATURES
+from robolearn.data.files import written_aside
+from robolearn.data.frames import extras, metadata_of
 from robolearn.data.lerobot_writer import LeRobotWriter, WriterOptions
+from robolearn.data.progress import bar
 from robolearn.errors import DataError
 from robolearn.spec import Spec
 
 __all__ = ["write_lerobot", "write_mcap", "write_robomimic", "write_zarr"]
 
 
-def _new(path: Path) -> Path:
-    if path.exists():
-        raise DataError(f"{path} exists.", do="pick another path")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name}.tmp")
-
-
-def _columns(spec: Spec) -> list[str]:
-    return [key for key, feature in spec.observations.items() if feature.kind != "text"]
-
-
 def write_lerobot(source: EpisodeSource, target: Path, options: WriterOptions | None = None) -> None:
-    """Write `source` as a LeRobot v3 folder."""
-    keys = [key for key, feature in source.spec.observations.items() if feature.kind != "text"]
-    extras = [key for key in getattr(source, "keys", ()) if key not in (*keys, *AUTO_FEATURES, "action", "task")]
-    keys += ["action", "task", *extras]
-    with LeRobotWriter(target, source.spec, options) as sink:
-        for episode, length in enumerate(np.asarray(source.lengths).tolist()):
+    """Write `source` as a LeRobot v3 folder, with what was recorded beside observations and actions."""
+    keys = [*_columns(source.spec), "action", "task", *extras(source)]
+    with written_aside(target) as temporary, LeRobotWriter(temporary, source.spec, options) as sink:
+        for episode, length in _episodes(source):
             columns = source.read(episode, keys)
             for step in range(length):
                 sink.add_frame({key: values[step] for key, values in columns.items()})
-            metadata = getattr(source, "metadata", None)
-            sink.save_episode(metadata(episode) if metadata is not None else None)
+            sink.save_episode(metadata_of(source, episode))
 
 
 def write_robomimic(source: EpisodeSource, path: Path, masks: Mapping[str, list[int]] | None = None) -> None:
-    """Write `source` as robomimic HDF5; `masks` are filter keys (name → episode numbers), e.g. train and valid."""
+    """Write `source` as robomimic HDF5; `masks` are filter keys (name → episode numbers), e.g. train and valid.
+
+    An episode's metadata and task ("lang") are its `ep_meta`, as robosuite writes them.
+    """
     import h5py
 
-    temporary, spec = _new(path), source.spec
+    spec = source.spec
     arguments = {
         "env_name": str(spec.metadata.get("env", "robolearn")),
         "type": 1,
         "env_version": "1.5.1",
         "env_kwargs": {"control_freq": spec.rate_hz, "robots": [spec.robot]},
     }
-    lengths = np.asarray(source.lengths).tolist()
-    with h5py.File(temporary, "w") as file:
+    with written_aside(path) as temporary, h5py.File(temporary, "w") as file:
         data = file.create_group("data")
-        data.attrs["total"], data.attrs["env_args"] = sum(lengths), json.dumps(arguments)
-        for episode, length in enumerate(lengths):
-            columns = source.read(episode, [*_columns(spec), "action"])
+        data.attrs["total"], data.attrs["env_args"] = int(np.sum(source.lengths)), json.dumps(arguments)
+        for episode, length in _episodes(source):
             demo = data.create_group(f"demo_{episode}")
             demo.attrs["num_samples"] = length
-            demo["actions"] = columns.pop("action").astype(np.float64)
-            demo["rewards"], demo["dones"] = np.zeros(length), np.arange(length) == length - 1
-            for key, values in columns.items():
-                pixels = spec.observations[key].kind == "image"
-                name = key.removeprefix("observation.").removeprefix("images.") + ("_image" if pixels else "")
-                options = {"compression": "gzip", "compression_opts": 4} if pixels else {}
-                demo.create_dataset(f"obs/{name}", data=values, **options)
-                following = np.concatenate([values[1:], values[-1:]])
-                demo.create_dataset(f"next_obs/{name}", data=following, **options)
+            _write_demo(demo, source, episode)
         for name, episodes in (masks or {}).items():
             file[f"mask/{name}"] = np.array([f"demo_{episode}".encode() for episode in episodes])
-    os.replace(temporary, path)
+
+
+def _write_demo(demo: Any, source: EpisodeSource, episode: int) -> None:
+    """Fill one HDF5 group."""
+    spec, more = source.spec, extras(source)
+    beside = [key for key in ("next.reward", "next.done") if key in more]
+    columns = source.read(episode, [*_columns(spec), "action", "task", *beside])
+    length, task = len(columns["action"]), columns["task"][0]
+    demo["actions"] = columns["action"].astype(np.float64)
+    demo["rewards"] = np.asarray(columns.get("next.reward", np.zeros(length)), np.float64)
+    demo["dones"] = np.asarray(columns.get("next.done", np.arange(length) == length - 1), np.int64)
+    demo.attrs["ep_meta"] = json.dumps(metadata_of(source, episode) | ({"lang": str(task)} if task else {}))
+    for key in _columns(spec):
+        values, pixels = columns[key], spec.observations[key].kind == "image"
+        options = {"compression": "gzip", "compression_opts": 4} if pixels else {}
+        name = _short(key) + ("_image" if pixels else "")
+        demo.create_dataset(f"obs/{name}", data=values, **options)
+        demo.create_dataset(f"next_obs/{name}", data=np.concatenate([values[1:], values[-1:]]), **options)
 
 
 def write_zarr(source: EpisodeSource, path: Path) -> None:
@@ -87,33 +84,38 @@ def write_zarr(source: EpisodeSource, path: Path) -> None:
     import zarr
     from zarr.storage import LocalStore, ZipStore
 
-    temporary, spec = _new(path), source.spec
-    shutil.rmtree(temporary, ignore_errors=True)
-    zipped = path.suffix == ".zip"
-    store = ZipStore(temporary, mode="w") if zipped else LocalStore(temporary)
-    root = zarr.open_group(store, mode="w", zarr_format=2)
-    ends = np.cumsum(source.lengths)
-    compressor = numcodecs.Blosc("zstd", 5, numcodecs.Blosc.BITSHUFFLE)
-    keys = [*_columns(spec), "action"]
+    keys = [*_columns(source.spec), "action"]
     blocks: dict[str, list[np.ndarray]] = {key: [] for key in keys}
-    for episode in range(len(ends)):
+    for episode, _ in _episodes(source):
         for key, values in source.read(episode, keys).items():
             blocks[key].append(values)
-    for key, parts in blocks.items():
-        values = np.concatenate(parts)
-        name = key.removeprefix("observation.").removeprefix("images.")
-        frame_bytes = max(int(values[0].nbytes), 1)
-        chunks = (int(np.clip(2 * 2**20 // frame_bytes, 1, len(values))), *values.shape[1:])
-        array = root.create_array(
-            f"data/{name}", shape=values.shape, dtype=values.dtype, chunks=chunks, compressors=compressor
-        )
-        array[:] = values
-    meta = root.create_array(
-        "meta/episode_ends", shape=ends.shape, dtype="int64", chunks=ends.shape, compressors=compressor
-    )
-    meta[:] = ends
-    store.close()
-    os.replace(temporary, path)
+    ends = np.cumsum(source.lengths)
+    arrays = {f"data/{_short(key)}": np.concatenate(parts) for key, parts in blocks.items()}
+    compressor = numcodecs.Blosc("zstd", 5, numcodecs.Blosc.BITSHUFFLE)
+    with written_aside(path) as temporary:
+        store = ZipStore(temporary, mode="w") if path.suffix == ".zip" else LocalStore(temporary)
+        root = zarr.open_group(store, mode="w", zarr_format=2)
+        for name, values in {**arrays, "meta/episode_ends": ends.astype(np.int64)}.items():
+            rows = int(np.clip(_CHUNK_BYTES // max(values[:1].nbytes, 1), 1, len(values)))
+            chunks = (rows, *values.shape[1:])
+            array = root.create_array(
+                name, shape=values.shape, dtype=values.dtype, chunks=chunks, compressors=compressor
+            )
+            array[:] = values
+        store.close()
+
+
+def _episodes(source: EpisodeSource) -> Iterator[tuple[int, int]]:
+    """Yield the number and length of every episode, under a bar."""
+    yield from bar(enumerate(np.asarray(source.lengths).tolist()), "write episodes", len(source.lengths))
+
+
+def _columns(spec: Spec) -> list[str]:
+    return [key for key, feature in spec.observations.items() if feature.kind != "text"]
+
+
+def _short(key: str) -> str:
+    return key.removeprefix("observation.").removeprefix("images.")
 
 
 _ARRAYS = {
@@ -124,6 +126,7 @@ _ARRAYS = {
     "uint8": "UInt8",
     "bool": "UInt8",
 }
+_CHUNK_BYTES = 2 * 2**20  # of a zarr array, before compression
 _IMAGE, _TEXT = "sensor_msgs/msg/CompressedImage", "std_msgs/msg/String"
 
 
@@ -133,17 +136,13 @@ def write_mcap(source: EpisodeSource, path: Path) -> None:
     Signals are MultiArrays of their own type, pictures PNG in CompressedImage, the task a String. Stamps are
     the nominal times of the frames; the spec travels in the metadata, so that reading needs no map.
     """
-    temporary, spec = _new(path), source.spec
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    known = getattr(source, "keys", ())
-    keys = [*_columns(spec), "action", "task", *(key for key in known if key.startswith("next."))]
-    for episode in range(len(source.lengths)):
-        described = getattr(source, "metadata", None)
-        facts = described(episode) if described is not None else {}
-        name = temporary / f"episode_{episode:06d}.mcap"
-        _write_episode(name, spec, source.read(episode, keys), {"metadata": json.dumps(facts)})
-    os.replace(temporary, path)
+    keys = [*_columns(source.spec), "action", "task", *(key for key in extras(source) if key.startswith("next."))]
+    with written_aside(path) as temporary:
+        temporary.mkdir()
+        for episode, _ in _episodes(source):
+            facts = {"metadata": json.dumps(metadata_of(source, episode))}
+            name = temporary / f"episode_{episode:06d}.mcap"
+            _write_episode(name, source.spec, source.read(episode, keys), facts)
 
 
 def _write_episode(path: Path, spec: Spec, columns: Mapping[str, np.ndarray], facts: Mapping[str, str]) -> None:

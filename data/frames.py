@@ -1,12 +1,15 @@
-"""What every reader says of frames: which of them exist, and what counts them."""
+"""What readers and writers say of frames: which of them exist, what counts them, what else was recorded."""
 
 from typing import Any
 
 import numpy as np
 
+from robolearn.contracts import EpisodeSource
 from robolearn.errors import DataError
 
-__all__ = ["counters", "span"]
+__all__ = ["counters", "extras", "metadata_of", "span"]
+
+_COUNTED = ("timestamp", "frame_index", "episode_index", "index", "task_index")  # follows from where a frame is
 
 
 def span(lengths: np.ndarray, episode: int, start: int, stop: int | None, where: Any) -> tuple[int, int]:
@@ -31,3 +34,15 @@ def counters(episode: int, start: int, stop: int, rate_hz: float) -> dict[str, n
         "frame_index": frames,
         "episode_index": np.full(len(frames), episode),
     }
+
+
+def extras(source: EpisodeSource) -> list[str]:
+    """Return what a source has beside observations, actions, tasks and counters: rewards, success, …"""
+    known = (*source.spec.observations, *_COUNTED, "action", "task")
+    return [key for key in getattr(source, "keys", ()) if key not in known]
+
+
+def metadata_of(source: EpisodeSource, episode: int) -> dict[str, Any]:
+    """Return what was recorded about an episode, {} where the source keeps nothing."""
+    described = getattr(source, "metadata", None)
+    return dict(described(episode)) if described is not None else {}

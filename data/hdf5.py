@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from robolearn.config import parse
-from robolearn.data.files import positive
+from robolearn.data.files import positive, read_json
 from robolearn.data.frames import counters, span
 from robolearn.data.hdf5_files import Tree, natural, open_tree, require
 from robolearn.data.tables import decode_image
@@ -92,9 +92,17 @@ class Hdf5Reader:
     def task(self, episode: int) -> str:
         """Return the instruction of one episode, "" when there is none."""
         if self.options.task or self.layout != "libero":
-            return self.options.task
+            return self.options.task or str(self._episode_facts(episode).get("lang", ""))
         tree = self._trees[self._episodes[episode].file]
         return str(_json(tree.attributes("data").get("problem_info")).get("language_instruction", "")).strip('"')
+
+    def metadata(self, episode: int) -> dict[str, Any]:
+        """Return what robosuite recorded about an episode, without its instruction."""
+        return {key: value for key, value in self._episode_facts(episode).items() if key != "lang"}
+
+    def _episode_facts(self, episode: int) -> dict[str, Any]:
+        item = self._episodes[episode]
+        return _json(self._trees[item.file].attributes(item.group).get("ep_meta"))
 
     def _find(self, file: int) -> list[_Episode]:
         tree = self._trees[file]
@@ -135,9 +143,8 @@ class Hdf5Reader:
             short = name.removeprefix(folder).replace("/", ".").removeprefix("images.").replace("sensor_data.", "")
             pixels = len(tree.shape(prefix + name)) == 4 or name.startswith("observations/images/")
             if pixels:
-                columns[
-                    f"observation.images.{short.removesuffix('_image').removesuffix('_rgb').removesuffix('.rgb')}"
-                ] = (name,)
+                camera = short.removesuffix("_image").removesuffix("_rgb").removesuffix(".rgb")
+                columns[f"observation.images.{camera}"] = (name,)
             elif short == "object":
                 columns["observation.environment_state"] = (name,)
             elif short not in state:
@@ -250,8 +257,6 @@ def _facts(layout: Layout, tree: Tree) -> dict[str, Any]:
         sidecar = tree.path.with_suffix(".json")
         if not sidecar.exists():
             return {}
-        from robolearn.data.files import read_json
-
         kwargs = read_json(sidecar).get("env_info", {}).get("env_kwargs", {})
         mode = str(kwargs.get("control_mode", ""))
         kinds = {"pd_joint_pos": "joint_position", "pd_joint_delta_pos": "joint_delta", "pd_ee_delta_pose": "ee_delta"}

@@ -113,7 +113,8 @@ def features_of(spec: Spec, extras: Mapping[str, np.ndarray], images: str) -> di
             features[key] = {"dtype": feature.dtype, "shape": list(feature.shape) or [1], "names": names}
     features["action"] = {"dtype": "float32", "shape": [spec.action.dim], "names": list(spec.action.names) or None}
     for key, value in extras.items():
-        features[key] = {"dtype": str(value.dtype), "shape": list(value.shape) or [1], "names": None}
+        dtype = "string" if value.dtype.kind == "U" else str(value.dtype)
+        features[key] = {"dtype": dtype, "shape": list(value.shape) or [1], "names": None}
     features |= {key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in AUTO_FEATURES.items()}
     return features
 

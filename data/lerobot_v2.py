@@ -14,10 +14,11 @@ from robolearn.config import parse
 from robolearn.contracts import EpisodeSource
 from robolearn.data import stats as statistics
 from robolearn.data.arrow import arrow_table
-from robolearn.data.files import inside, read_json, write_atomic, write_json
-from robolearn.data.frames import span
+from robolearn.data.files import inside, read_json, write_atomic, write_json, written_aside
+from robolearn.data.frames import counters, extras, metadata_of, span
 from robolearn.data.lerobot_info import AUTO_FEATURES, StoredFeature, features_of, load_info
 from robolearn.data.options import NoOptions
+from robolearn.data.progress import bar
 from robolearn.data.tables import decode_images, open_parquet, read_parquet, to_array
 from robolearn.data.video import VideoOptions, decode_span, encode
 from robolearn.errors import DataError, suggest
@@ -58,6 +59,8 @@ class LeRobotV2Reader:
                 expected=sum(lengths),
             )
         self._lengths = np.array(lengths, np.int64)
+        facts = (by_number[number].get("metadata") for number in range(len(numbers)))
+        self._metadata = [item if isinstance(item, dict) else {} for item in facts]
         self.tasks = {
             _integer(item, "task_index", self.root): str(item.get("task", ""))
             for item in _lines(self.root / "meta" / "tasks.jsonl")
@@ -72,6 +75,10 @@ class LeRobotV2Reader:
     def keys(self) -> tuple[str, ...]:
         """Every key that `read` knows."""
         return (*self.info.features, "task")
+
+    def metadata(self, episode: int) -> dict[str, Any]:
+        """Return what was recorded about an episode."""
+        return dict(self._metadata[episode])
 
     def read(self, episode: int, keys: Sequence[str], start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
         """Return frames [start, stop) of `keys` of one episode."""
@@ -128,50 +135,61 @@ class LeRobotV2Reader:
 
 
 def write_v2(source: EpisodeSource, root: Path, modality: bool = False, video: VideoOptions | None = None) -> None:
-    """Write `source` as a LeRobot v2.1 folder; `modality` adds GR00T's `modality.json`."""
-    if root.exists() and any(root.iterdir()):
-        raise DataError(f"{root} exists.", do="pick an empty or new folder")
+    """Write `source` as a LeRobot v2.1 folder; `modality` adds GR00T's `modality.json`.
+
+    What was recorded beside observations and actions is kept, metadata in `meta/episodes.jsonl`.
+    """
     spec, options = source.spec, video or VideoOptions(codec="h264")
     depth = [key for key, feature in spec.observations.items() if feature.kind == "depth"]
     if depth:
         raise DataError("LeRobot v2.1 has no place for depth.", found=depth, do="write lerobot (v3), or drop it")
-    features = features_of(spec, {}, "video")
+    features = features_of(spec, _first_frame(source, extras(source)), "video")
     keys = [key for key in features if key not in AUTO_FEATURES]
     tasks: dict[str, int] = {}
-    episodes, stats = [], []
-    first = 0
-    for episode, length in enumerate(np.asarray(source.lengths).tolist()):
-        columns = source.read(episode, [*keys, "task"])
-        texts = [str(text) for text in columns.pop("task")]
-        index = [tasks.setdefault(text, len(tasks)) for text in texts]
-        frame = np.arange(length)
-        columns |= {
-            "timestamp": (frame / spec.rate_hz).astype(np.float32),
-            "frame_index": frame,
-            "episode_index": np.full(length, episode),
-            "index": first + frame,
-            "task_index": np.array(index),
-        }
-        place = {"episode_chunk": episode // 1000, "episode_index": episode}
-        videos = [key for key in keys if features[key]["dtype"] == "video"]
-        for key in videos:
-            path = root / _VIDEO_PATH.format(**place, video_key=key)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            encode(path, columns[key], spec.rate_hz, features[key]["shape"][:2], options)
-        table = arrow_table({key: columns[key] for key in features if key not in videos}, features)
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="snappy", write_page_checksum=True)
-        write_atomic(root / _DATA_PATH.format(**place), memoryview(sink.getvalue()))
-        episodes.append({"episode_index": episode, "tasks": list(dict.fromkeys(texts)), "length": length})
-        stats.append({"episode_index": episode, "stats": _stats(columns, features)})
-        first += length
-    write_atomic(root / "meta/episodes.jsonl", _jsonl(episodes))
-    write_atomic(root / "meta/episodes_stats.jsonl", _jsonl(stats))
-    lines = [{"task_index": number, "task": task} for task, number in tasks.items()]
-    write_atomic(root / "meta/tasks.jsonl", _jsonl(lines))
-    if modality:
-        write_json(root / "meta/modality.json", _modality(spec))
-    _write_info(root, spec, features, len(episodes), first, len(tasks))
+    episodes: list[dict[str, Any]] = []
+    stats: list[dict[str, Any]] = []
+    lengths = np.asarray(source.lengths).tolist()
+    with written_aside(root) as temporary:
+        for episode, length in bar(enumerate(lengths), "write episodes", len(lengths)):
+            columns = source.read(episode, [*keys, "task"])
+            texts = [str(text) for text in columns.pop("task")]
+            columns |= counters(episode, 0, length, spec.rate_hz)
+            columns["index"] = sum(lengths[:episode]) + np.arange(length)
+            columns["task_index"] = np.array([tasks.setdefault(text, len(tasks)) for text in texts])
+            _write_episode(temporary, episode, columns, features, spec.rate_hz, options)
+            facts = metadata_of(source, episode)
+            line = {"episode_index": episode, "tasks": list(dict.fromkeys(texts)), "length": length}
+            episodes.append(line | ({"metadata": facts} if facts else {}))
+            stats.append({"episode_index": episode, "stats": _stats(columns, features)})
+        write_atomic(temporary / "meta/episodes.jsonl", _jsonl(episodes))
+        write_atomic(temporary / "meta/episodes_stats.jsonl", _jsonl(stats))
+        lines = [{"task_index": number, "task": task} for task, number in tasks.items()]
+        write_atomic(temporary / "meta/tasks.jsonl", _jsonl(lines))
+        if modality:
+            write_json(temporary / "meta/modality.json", _modality(spec))
+        _write_info(temporary, spec, features, len(episodes), sum(lengths), len(tasks))
+
+
+def _first_frame(source: EpisodeSource, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    if not keys or not len(source.lengths):
+        return {}
+    return {key: np.asarray(values[0]) for key, values in source.read(0, keys, 0, 1).items()}
+
+
+def _write_episode(
+    root: Path, episode: int, columns: Mapping[str, np.ndarray], features: dict, fps: float, options: VideoOptions
+) -> None:
+    """Write one parquet file and one mp4 per camera."""
+    place = {"episode_chunk": episode // 1000, "episode_index": episode}
+    videos = [key for key, feature in features.items() if feature["dtype"] == "video"]
+    for key in videos:
+        path = root / _VIDEO_PATH.format(**place, video_key=key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        encode(path, columns[key], fps, features[key]["shape"][:2], options)
+    table = arrow_table({key: columns[key] for key in features if key not in videos}, features)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="snappy", write_page_checksum=True)
+    write_atomic(root / _DATA_PATH.format(**place), memoryview(sink.getvalue()))
 
 
 def _write_info(root: Path, spec: Spec, features: dict, episodes: int, frames: int, tasks: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from robolearn.contracts import EpisodeSource
+from robolearn.data.frames import metadata_of
 from robolearn.errors import DataError, SpecError
 from robolearn.registry import resolve
 from robolearn.spec import ActionSpec, Spec
@@ -86,8 +87,7 @@ class Reexpressed:
 
     def metadata(self, episode: int) -> dict[str, Any]:
         """Return what was recorded about the episode."""
-        described = getattr(self.source, "metadata", None)
-        return dict(described(episode)) if described is not None else {}
+        return metadata_of(self.source, episode)
 
     def read(self, episode: int, keys: Sequence[str], start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
         """Return frames [start, stop) of `keys` of one episode."""

@@ -10,6 +10,7 @@ from robolearn.api import make_env
 from robolearn.config import parse
 from robolearn.contracts import EpisodeSource, VectorEnv
 from robolearn.data.detect import OpenOptions
+from robolearn.data.frames import metadata_of
 from robolearn.data.reexpress import Reexpressed
 from robolearn.data.views import succeeded
 from robolearn.errors import ConfigError, DataError, SpecError
@@ -80,8 +81,8 @@ def _require_match(env: VectorEnv, source: EpisodeSource) -> None:
 def _run(
     env: VectorEnv, source: EpisodeSource, actions: EpisodeSource, episode: int, default: int | None
 ) -> dict[str, Any]:
-    described = getattr(source, "metadata", None)
-    seed = (described(episode) if described is not None else {}).get("seed", default)
+    facts = metadata_of(source, episode)
+    seed = facts.get("seed", default)
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise DataError(f"Episode {episode} does not say its seed.", do="give seed=… when all start alike")
     obs, _ = env.reset(seed=[seed])
@@ -98,6 +99,6 @@ def _run(
         if terminated[0] or truncated[0]:
             break
     result = {"seed": seed, "success": success, "steps": steps, "frames": int(source.lengths[episode]), "drift": drift}
-    if "success" in (described(episode) if described is not None else {}):
+    if "success" in facts:
         result["recorded_success"] = succeeded(source, episode)
     return result

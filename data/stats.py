@@ -7,10 +7,20 @@ import numpy as np
 
 from robolearn.data.video import depth_levels
 
-__all__ = ["QUANTILES", "Sketch", "histogram_stats", "image_histogram", "merge_moments", "moments", "signal_stats"]
+__all__ = [
+    "QUANTILES",
+    "Sketch",
+    "column_stats",
+    "histogram_stats",
+    "image_histogram",
+    "merge_moments",
+    "moments",
+    "signal_stats",
+]
 
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 Stats = dict[str, np.ndarray]
+_BLOCK_ROWS = 1_000_000
 
 
 def signal_stats(values: np.ndarray) -> Stats:
@@ -21,6 +31,20 @@ def signal_stats(values: np.ndarray) -> Stats:
     flat = values.reshape(-1, values.shape[-1] if values.ndim > 1 else 1).astype(np.float64)
     quantiles = np.quantile(flat, list(QUANTILES.values()), axis=0)
     return moments(flat) | {"count": np.array([len(values)])} | dict(zip(QUANTILES, quantiles, strict=True))
+
+
+def column_stats(values: np.ndarray, exact_values: int = 20_000_000) -> Stats:
+    """Return `signal_stats`; quantiles of more than `exact_values` numbers come from a histogram, in blocks."""
+    if values.size <= exact_values:
+        return signal_stats(values)
+    flat = values.reshape(len(values), -1) if values.ndim < 3 else values.reshape(-1, values.shape[-1])
+    blocks = np.array_split(flat, max(len(flat) // _BLOCK_ROWS, 1))
+    stats = merge_moments([moments(block) for block in blocks])
+    sketch = Sketch(stats["min"], stats["max"])
+    for block in blocks:
+        sketch.add(block)
+    quantiles = sketch.quantiles(list(QUANTILES.values()))
+    return stats | {"count": np.array([len(values)])} | dict(zip(QUANTILES, quantiles, strict=True))
 
 
 def moments(flat: np.ndarray) -> Stats:

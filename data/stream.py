@@ -1,9 +1,12 @@
 """Windows decoded on demand: for what fits neither memory nor a cache.
 
 Pictures are decoded in blocks of consecutive frames, several at a time, and kept within a budget of
-bytes, the least recently used block dropped first. Signals are in memory.
+bytes, the least recently used block dropped first. Blocks are long where all of them fit the budget, so
+that every frame is decoded once, and short where they do not, because most are dropped before they serve
+again. Signals are in memory.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +21,7 @@ from robolearn.spec import Spec
 
 __all__ = ["StreamWindows", "build_stream_windows"]
 
-_BLOCK_FRAMES = 256
+_LONG_FRAMES, _SHORT_FRAMES = 256, 4
 _BUDGET_BYTES = 2 * 2**30
 
 
@@ -46,14 +49,17 @@ class StreamWindows:
         episodes: Sequence[int] | None = None,
         past: int = 0,
         budget_bytes: int = _BUDGET_BYTES,
-        block_frames: int = _BLOCK_FRAMES,
+        block_frames: int | None = None,
     ):
         wanted = tuple(source.spec.observations) if keys is None else tuple(keys)
         kinds = {key: source.spec.observations[key].kind for key in source.spec.select(wanted).observations}
         self._images = tuple(key for key in wanted if kinds[key] == "image")
-        self._source, self._budget, self._block = source, budget_bytes, block_frames
+        self._source, self._budget = source, budget_bytes
         signals = [key for key in wanted if key not in self._images]
         self._windows: Windows = build_windows(source, history, chunk, signals, episodes, past)
+        frame_bytes = sum(math.prod(source.spec.observations[key].shape) for key in self._images)
+        fits = len(self._windows) * frame_bytes <= budget_bytes
+        self._block = block_frames or (_LONG_FRAMES if fits else max(_SHORT_FRAMES, history))
         self.spec: Spec = replace(source.spec.select(wanted), history=history, chunk=chunk)
         self._blocks: OrderedDict[tuple[int, int], dict[str, np.ndarray]] = OrderedDict()
         self._held_bytes = 0

@@ -7,6 +7,7 @@ import numpy as np
 from robolearn.contracts import EpisodeSource
 from robolearn.data.journal import check_files
 from robolearn.data.lerobot_v3 import LeRobotReader
+from robolearn.data.progress import bar
 from robolearn.data.video import probe
 from robolearn.errors import DataError
 
@@ -16,7 +17,7 @@ __all__ = ["verify_episode", "verify_source"]
 def verify_source(source: EpisodeSource, limit: int = 50) -> list[str]:
     """Return the first `limit` problems of a dataset; empty when every frame can be trusted."""
     problems: list[str] = []
-    for episode in range(len(source.lengths)):
+    for episode in bar(range(len(source.lengths)), "verify episodes", len(source.lengths)):
         problems += verify_episode(source, episode)
         if len(problems) >= limit:
             break

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from robolearn.contracts import EpisodeSource
+from robolearn.data.frames import metadata_of
 from robolearn.errors import DataError, SpecError, suggest
 from robolearn.spec import Spec, check
 
@@ -76,8 +77,7 @@ class View:
     def metadata(self, episode: int) -> dict[str, Any]:
         """Return what was recorded about the episode it comes from."""
         span = self.spans[episode]
-        described = getattr(self.sources[span.source], "metadata", None)
-        return dict(described(span.episode)) if described is not None else {}
+        return metadata_of(self.sources[span.source], span.episode)
 
     def read(self, episode: int, keys: Sequence[str], start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
         """Return frames [start, stop) of `keys` of one episode."""
@@ -129,10 +129,9 @@ def whole(sources: Sequence[EpisodeSource]) -> list[Span]:
 
 def succeeded(source: EpisodeSource, episode: int) -> bool:
     """Return whether an episode says that it succeeded: in its metadata, else in its frames."""
-    described = getattr(source, "metadata", None)
-    facts = described(episode) if described is not None else {}
-    if isinstance(facts.get("success"), bool):
-        return facts["success"]
+    stated = metadata_of(source, episode).get("success")
+    if isinstance(stated, bool):
+        return stated
     if "next.success" in getattr(source, "keys", ()):
         return bool(source.read(episode, ["next.success"])["next.success"].any())
     raise DataError(f"Episode {episode} does not say whether it succeeded.", expected="next.success, or metadata")

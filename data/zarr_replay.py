@@ -120,7 +120,7 @@ class ZarrReader:
         if _is_image(array):
             frames = np.empty((stop - start, *array.shape[1:]), np.uint8)
             for low, high in _chunk_spans(start, stop, array.chunks[0]):
-                frames[low - start : high - start] = _to_uint8(array.read(low, high))
+                frames[low - start : high - start] = _to_uint8(array.read(low, high), array.where)
             return frames
         values = array.read(start, stop)
         if column.join:
@@ -187,11 +187,11 @@ def _chunk_spans(start: int, stop: int, size: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def _to_uint8(frames: np.ndarray) -> np.ndarray:
+def _to_uint8(frames: np.ndarray, where: str) -> np.ndarray:
     if frames.dtype == np.uint8:
         return frames
     if frames.size and (not np.isfinite(frames).all() or frames.min() < 0 or frames.max() > 255):
-        raise DataError("Pictures are not in 0 … 255.", found=f"{frames.min()} … {frames.max()}")
+        raise DataError(f"{where} holds pictures outside 0 … 255.", found=f"{frames.min()} … {frames.max()}")
     return np.rint(frames).astype(np.uint8)
 
 

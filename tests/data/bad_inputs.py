@@ -56,17 +56,7 @@ class Oracle:
     def hook(self, event: str, arguments: tuple) -> None:
         if self.root is None:
             return
-        forbidden = (
-            "subprocess.",
-            "os.system",
-            "os.exec",
-            "os.fork",
-            "os.posix_spawn",
-            "socket.",
-            "pickle.",
-            "urllib.",
-        )
-        if event.startswith(forbidden):
+        if event.startswith(FORBIDDEN):
             self.violations.append(event)
         if event == "open" and isinstance(arguments[0], str | bytes):
             path = os.path.realpath(os.fsdecode(arguments[0]))
@@ -347,7 +337,8 @@ def main() -> None:
             message = exercise(root, options.get(base, {}))
             spent_s, oracle.root = time.process_time() - start_s, None
             unchanged = before == sorted((str(p), p.stat().st_size) for p in root.rglob("*") if p.is_file())
-            good_case = bool(message) and not oracle.violations and unchanged and spent_s <= 1.0
+            named = str(root) in message or ("episode" in message and "frame" in message)
+            good_case = named and not oracle.violations and unchanged and spent_s <= 1.0
             facts = {"violations": oracle.violations, "seconds": round(spent_s, 3), "unchanged": unchanged}
             results.append({"name": name, "good": good_case, "message": message[:200], **facts})
         shutil.rmtree(folder / "case", ignore_errors=True)

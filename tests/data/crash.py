@@ -1,12 +1,11 @@
 """Recordings that are killed: `crash.py kill COUNT SIGNAL SEED FOLDER` and `crash.py steps STRIDE FOLDER`,
-`crash.py full FOLDER`.
+`crash.py fail ERRNO FOLDER`.
 
 A parent forks one recorder after the other and kills it: at random moments, or in front of the n-th
 write, sync, rename or removal for every n. After each death another child opens the store and
 compares every acknowledged episode, frame by frame. The result is one JSON line.
 """
 
-import errno
 import json
 import os
 import random
@@ -103,7 +102,7 @@ def kill(count: int, number: int, seed: int, folder: Path) -> dict:
             root, acks, checked = folder / f"set-{trial}", folder / f"acks-{trial}", 0
         target = os.open(acks, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         child = in_child(record, root, target, seed * 10007 + trial, 1000, 4)
-        time.sleep(generator.uniform(0.02, 0.6))
+        time.sleep(generator.uniform(0.01, 0.25))
         os.kill(child, number)
         os.waitpid(child, 0)
         os.close(target)
@@ -172,42 +171,42 @@ def steps(folder: Path, stride: int) -> dict:
     return {"steps": step - 1, "failures": failures}
 
 
-def disk_full(root: Path, acks: int, step: int) -> None:
-    """Record while the disk is full for one step, then go on with the same recorder."""
+def failing(root: Path, acks: int, step: int, number: int) -> None:
+    """Record while one step fails with the error `number`, then go on with the same recorder."""
 
-    def full():
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def fail():
+        raise OSError(number, os.strerror(number))
 
     recorder = Recorder.resume(root, STATE_SPEC, WriterOptions())
-    injected = Steps(step, full)
+    injected = Steps(step, fail)
     saved = failed = 0
     while saved < 4:
-        number = recorder.writer.num_episodes
+        episode = recorder.writer.num_episodes
         for frame_number in range(3):
-            recorder.add_frame(frame(STATE_SPEC, number, frame_number))
+            recorder.add_frame(frame(STATE_SPEC, episode, frame_number))
         try:
             given = recorder.save_episode()
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno != number:
                 raise
             failed += 1
             continue
         saved += 1
         WRITE(acks, f"{given} 3\n".encode())
     reached = injected.left <= 0
-    injected.left = -1  # the disk has space again
+    injected.left = -1  # the disk works again
     recorder.close()
     os._exit(3 + failed if reached else 0)
 
 
-def full(folder: Path) -> dict:
-    """Fail every step of two commits with "no space left"."""
+def fail(folder: Path, number: int) -> dict:
+    """Let every step of the commits fail once with the error `number`."""
     failures = refused = step = 0
     while True:
         step += 1
         root, acks = folder / f"set-{step}", folder / f"acks-{step}"
         target = os.open(acks, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        code = os.waitstatus_to_exitcode(os.waitpid(in_child(disk_full, root, target, step), 0)[1])
+        code = os.waitstatus_to_exitcode(os.waitpid(in_child(failing, root, target, step, number), 0)[1])
         os.close(target)
         good, acknowledged = check(root, acks)
         if code == 0:  # all steps of the commits are done
@@ -224,5 +223,5 @@ if __name__ == "__main__":
     if what == "kill":
         result = kill(int(rest[0]), int(rest[1]), int(rest[2]), Path(rest[3]))
     else:
-        result = steps(Path(rest[1]), int(rest[0])) if what == "steps" else full(Path(rest[0]))
+        result = (steps if what == "steps" else fail)(Path(rest[1]), int(rest[0]))
     sys.stdout.write(json.dumps(result))

@@ -1,5 +1,6 @@
 """The recorder: nothing acknowledged is lost, whatever happens; the control thread never waits."""
 
+import errno
 import json
 import os
 import signal
@@ -63,8 +64,9 @@ def test_a_kill_at_every_step_loses_nothing(tmp_path, record_property, stride):
     assert result["steps"] > 40
 
 
-def test_a_full_disk_keeps_what_was_acknowledged_and_recording_goes_on(tmp_path):
-    result = crash("full", tmp_path)
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_failing_disk_keeps_what_was_acknowledged_and_recording_goes_on(tmp_path, number):
+    result = crash("fail", number, tmp_path)
     assert result["failures"] == 0, result["errors"]
     assert result["refused"] > 4
 
