@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from robolearn.contracts import Batch
 from robolearn.errors import ConfigError, SpecError
 from robolearn.nets.detr import DecoderLayer, EncoderLayer, LayerConfig, encode, grid_positions, line_positions
+from robolearn.nets.encoders import read
 from robolearn.nets.vision import feature_map
 from robolearn.policies.common import (
     Norm,
@@ -22,7 +23,6 @@ from robolearn.policies.common import (
     default_transforms,
     parameter_groups,
     pin_prefix,
-    read,
 )
 from robolearn.spec import Spec
 
@@ -70,7 +70,9 @@ class ACTPolicy(nn.Module):
         features = self.spec.observations
         unknown = {feature.kind for feature in features.values()} - {"signal", "text", "image"}
         if unknown or not features:
-            raise SpecError("ACT cannot read these observations.", found=unknown, expected="signal, text and image")
+            raise SpecError(
+                "ACT cannot read these observations.", found=sorted(unknown) or "none", expected="signal, text or image"
+            )
         self.vector_keys = [key for key, feature in features.items() if feature.kind != "image"]
         self.image_keys = [key for key, feature in features.items() if feature.kind == "image"]
         self.vectors = nn.ModuleList(nn.Linear(self._size(key), width) for key in self.vector_keys)
@@ -161,5 +163,4 @@ class ACTPolicy(nn.Module):
 
     def _size(self, key: str) -> int:
         feature = self.spec.observations[key]
-        size = int(torch.Size(feature.shape).numel())
-        return size if feature.kind == "text" else size * self.spec.history
+        return feature.size if feature.kind == "text" else feature.size * self.spec.history

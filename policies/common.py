@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from robolearn.contracts import Batch, Transform
-from robolearn.errors import ConfigError, SpecError, suggest
+from robolearn.errors import ConfigError, SpecError
 from robolearn.nets.encoders import EncoderConfig, ObservationEncoder
 from robolearn.nets.networks import MLPConfig, NetworkConfig
+from robolearn.policies.samplers import Pin
 from robolearn.registry import resolve
 from robolearn.spec import Spec
 
@@ -19,12 +20,13 @@ __all__ = [
     "ChunkPolicy",
     "Norm",
     "SplineConfig",
+    "WrapperConfig",
     "check_prefix",
     "chunk_mean",
     "default_transforms",
     "parameter_groups",
     "pin_prefix",
-    "read",
+    "prefix_path",
 ]
 
 Norm = Literal["min_max", "mean_std", "quantile", "identity"]
@@ -70,6 +72,33 @@ class ChunkConfig:
     def rows(self) -> int:
         """Rows of the chunk that the network sees: actions, or control points."""
         return self.spline.points if self.spline else self.chunk
+
+
+class WrapperConfig:
+    """Base of the configs of policies around another one: history, chunk and transforms are those of the other."""
+
+    def inner(self) -> Any:
+        """Return the config of the other policy; `__post_init__` calls it, which refuses bad options at once."""
+        raise NotImplementedError
+
+    @property
+    def history(self) -> int:
+        """Observations that the other policy reads."""
+        return self.inner().history
+
+    @property
+    def chunk(self) -> int:
+        """Actions that it samples."""
+        return self.inner().chunk
+
+    @property
+    def past_actions(self) -> bool:
+        """Whether it also reads what was executed (`robolearn.past`)."""
+        return getattr(self.inner(), "past_actions", False)
+
+    def transforms(self, spec: Spec) -> Sequence[Transform]:
+        """Return its unfitted transforms."""
+        return self.inner().transforms(spec)
 
 
 class ChunkPolicy(nn.Module):
@@ -130,13 +159,6 @@ def check_prefix(spec: Spec, prefix: Tensor | None) -> None:
         )
 
 
-def read(batch: Batch, key: str) -> Tensor:
-    """Return an observation of a batch; raises `SpecError` naming what there is."""
-    if key not in batch:
-        raise SpecError(f"The batch lacks '{key}'.", expected=suggest(key, batch))
-    return batch[key]
-
-
 def chunk_mean(error: Tensor, batch: Batch) -> Tensor:
     """Average an error [B,K,A] over the actions that are not padding; returns [B]."""
     per_action = error.mean(-1)
@@ -145,6 +167,13 @@ def chunk_mean(error: Tensor, batch: Batch) -> Tensor:
         return per_action.mean(-1)
     real = (~pad).to(per_action.dtype)
     return (per_action * real).sum(-1) / real.sum(-1).clamp(min=1)
+
+
+def prefix_path(noise: Tensor, prefix: Tensor | None) -> Pin:
+    """Return what puts x [B,K,A] at time t on the straight path from `noise` to the committed `prefix` [B,P,A]."""
+    if prefix is None:
+        return lambda x, time: x
+    return lambda x, time: pin_prefix(x, torch.lerp(noise[:, : prefix.shape[1]], prefix, time))
 
 
 def pin_prefix(chunk: Tensor, prefix: Tensor | None) -> Tensor:

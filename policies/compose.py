@@ -7,12 +7,11 @@ integrated like one flow. They must share history, chunk and normalisation.
 from collections.abc import Callable, Sequence
 from itertools import product
 
-import torch
 from torch import Tensor, nn
 
 from robolearn.contracts import Batch
 from robolearn.errors import ConfigError
-from robolearn.policies.common import check_prefix, pin_prefix
+from robolearn.policies.common import check_prefix, prefix_path
 from robolearn.policies.consistency import Teacher
 from robolearn.policies.samplers import Solver, integrate, sum_of
 
@@ -62,10 +61,7 @@ class Composition(nn.Module):
         def velocity(x: Tensor, time: Tensor) -> Tensor:
             return sum_of([(weight, part(x, time)) for weight, part in parts])
 
-        def pin(x: Tensor, time: float) -> Tensor:
-            return x if prefix is None else pin_prefix(x, torch.lerp(noise[:, : prefix.shape[1]], prefix, time))
-
-        return integrate(velocity, noise, self.steps, self.solver, pin)
+        return integrate(velocity, noise, self.steps, self.solver, prefix_path(noise, prefix))
 
 
 def weight_grid(count: int, divisions: int = 10) -> list[tuple[float, ...]]:

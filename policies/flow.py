@@ -13,12 +13,12 @@ from torch import Tensor
 
 from robolearn.contracts import Batch
 from robolearn.errors import ConfigError
-from robolearn.policies.common import ChunkConfig, ChunkPolicy, check_prefix, chunk_mean, pin_prefix
+from robolearn.policies.common import ChunkConfig, ChunkPolicy, check_prefix, chunk_mean, pin_prefix, prefix_path
 from robolearn.policies.goals import Condition, GoalConfig, Goals
 from robolearn.policies.samplers import Solver, Velocity, guided_velocity, integrate, sum_of
 from robolearn.spec import Spec
 
-__all__ = ["FlowConfig", "FlowPolicy", "PrefixConfig", "prefix_weights", "sample_times"]
+__all__ = ["FlowConfig", "FlowPolicy", "PrefixConfig", "prefix_weights", "sample_guided", "sample_times"]
 
 TimeSampling = Literal["uniform", "logit_normal", "beta"]
 
@@ -95,18 +95,14 @@ class FlowPolicy(ChunkPolicy):
     def sample(self, obs: Batch, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
         """Return chunks [B,K,A] from `noise` [B,K,A]."""
         check_prefix(self.spec, prefix)
-        velocity = self.flow_field(obs, len(noise))
-        if prefix is None:
-            return integrate(velocity, noise, self.config.steps, self.config.solver)
-        if self.config.prefix.name == "guided":
-            return self._sample_guided(obs, noise, prefix)
-        if self.config.prefix.name == "warm":
-            return self._sample_warm(velocity, noise, prefix)
-
-        def pin(x: Tensor, time: float) -> Tensor:
-            return pin_prefix(x, torch.lerp(noise[:, : prefix.shape[1]], prefix, time))
-
-        return integrate(velocity, noise, self.config.steps, self.config.solver, pin)
+        config, conditions = self.config, self.goals.conditions(obs, self.encoder, len(noise))
+        if prefix is not None and config.prefix.name == "guided":
+            with torch.inference_mode(False):  # gradients need ordinary tensors
+                conditions = [(weight, tuple(group.clone() for group in groups)) for weight, groups in conditions]
+            return sample_guided(self.velocity(conditions), noise, prefix, config.prefix, config.steps, config.solver)
+        if prefix is not None and config.prefix.name == "warm":
+            return self._sample_warm(self.velocity(conditions), noise, prefix)
+        return integrate(self.velocity(conditions), noise, config.steps, config.solver, prefix_path(noise, prefix))
 
     def _sample_warm(self, velocity: Velocity, noise: Tensor, prefix: Tensor) -> Tensor:
         begin = self.config.prefix.begin
@@ -151,17 +147,18 @@ class FlowPolicy(ChunkPolicy):
 
         return move
 
-    def _sample_guided(self, obs: Batch, noise: Tensor, prefix: Tensor) -> Tensor:
-        options = self.config.prefix
-        frozen = prefix.shape[1] if options.frozen is None else min(options.frozen, prefix.shape[1])
-        weights = prefix_weights(frozen, prefix.shape[1], self.spec.chunk, noise.device)
-        conditions = self.goals.conditions(obs, self.encoder, len(noise))
-        with torch.inference_mode(False):  # gradients need ordinary tensors
-            conditions = [(weight, tuple(group.clone() for group in groups)) for weight, groups in conditions]
-            target = pin_prefix(torch.zeros_like(noise), prefix)
-        guided = guided_velocity(self.velocity(conditions), target, weights, options.strength)
-        chunk = integrate(guided, noise, self.config.steps, self.config.solver)
-        return pin_prefix(chunk, prefix[:, :frozen])
+
+def sample_guided(
+    velocity: Velocity, noise: Tensor, prefix: Tensor, options: PrefixConfig, steps: int, solver: Solver
+) -> Tensor:
+    """Return chunks [B,K,A] from `noise` [B,K,A], steered towards `prefix` [B,P,A] by gradients of `velocity`."""
+    overlap = prefix.shape[1]
+    frozen = overlap if options.frozen is None else min(options.frozen, overlap)
+    weights = prefix_weights(frozen, overlap, noise.shape[1], noise.device)
+    with torch.inference_mode(False):
+        target = pin_prefix(torch.zeros_like(noise), prefix)
+    guided = guided_velocity(velocity, target, weights, options.strength)
+    return pin_prefix(integrate(guided, noise, steps, solver), prefix[:, :frozen])
 
 
 def sample_times(kind: TimeSampling, count: int, device: torch.device) -> Tensor:

@@ -6,6 +6,7 @@ x_r = x_t + (r - t)·u and one step from t=0 to r=1 samples. With v = action - n
 (eq. 6 there, with time running from noise to data).
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,9 +16,9 @@ from torch.autograd import forward_ad
 
 from robolearn.contracts import Batch
 from robolearn.errors import ConfigError
-from robolearn.policies.common import ChunkConfig, ChunkPolicy, check_prefix, chunk_mean, pin_prefix
+from robolearn.policies.common import ChunkConfig, ChunkPolicy, check_prefix, chunk_mean, prefix_path
 from robolearn.policies.goals import Condition, GoalConfig, Goals
-from robolearn.policies.samplers import sum_of
+from robolearn.policies.samplers import jump, sum_of
 from robolearn.spec import Spec
 
 __all__ = ["MeanFlowConfig", "MeanFlowPolicy"]
@@ -83,13 +84,11 @@ class MeanFlowPolicy(ChunkPolicy):
         """Return chunks [B,K,A] from `noise` [B,K,A]."""
         check_prefix(self.spec, prefix)
         conditions = self.goals.conditions(obs, self.encoder, len(noise))
-        x, size = noise, 1.0 / self.config.steps
-        for step in range(self.config.steps):
-            start = x.new_full((len(x),), step * size)
-            if prefix is not None:
-                x = pin_prefix(x, torch.lerp(noise[:, : prefix.shape[1]], prefix, step * size))
-            x = x + size * sum_of([(w, self._average(x, start, start + size, c)) for w, c in conditions])
-        return pin_prefix(x, prefix)
+
+        def average(x: Tensor, start: Tensor, stop: Tensor) -> Tensor:
+            return sum_of([(weight, self._average(x, start, stop, condition)) for weight, condition in conditions])
+
+        return jump(average, noise, self.config.steps, prefix_path(noise, prefix))
 
     def _average(self, x: Tensor, start: Tensor, stop: Tensor, condition: Condition) -> Tensor:
         return self.network(x, _SLOW * torch.stack([start, stop - start], 1), condition).float()
@@ -129,7 +128,7 @@ _MATH = [nn.attention.SDPBackend.MATH]
 def _dispersion(features: Tensor) -> Tensor:
     """Return log mean exp(-|z_i - z_j|²/D) over the batch (arXiv 2506.09027, eq. 6, squared distances)."""
     distances = torch.cdist(features.float(), features.float()).square() / features.shape[1]
-    return torch.logsumexp(-distances.flatten(), 0) - torch.log(torch.tensor(float(distances.numel())))
+    return torch.logsumexp(-distances.flatten(), 0) - math.log(distances.numel())
 
 
 class _Capture:

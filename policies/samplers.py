@@ -22,6 +22,7 @@ __all__ = [
     "Betas",
     "Denoiser",
     "DiffusionStep",
+    "Pin",
     "Solver",
     "Velocity",
     "alpha_bars",
@@ -29,6 +30,7 @@ __all__ = [
     "diffusion_steps",
     "guided_velocity",
     "integrate",
+    "jump",
     "noise_levels",
     "sum_of",
 ]
@@ -37,6 +39,7 @@ Solver = Literal["euler", "midpoint", "heun"]
 Betas = Literal["squaredcos", "linear"]
 Velocity = Callable[[Tensor, Tensor], Tensor]  # (x [B,K,A], time [B]) → dx/dt
 Denoiser = Callable[[Tensor, float], Tensor]  # (x [B,K,A], σ) → clean x
+Pin = Callable[[Tensor, float], Tensor]  # (x [B,K,A], time or σ) → x with what is known of it
 
 
 def integrate(
@@ -44,7 +47,7 @@ def integrate(
     noise: Tensor,
     steps: int,
     solver: Solver = "euler",
-    pin: Callable[[Tensor, float], Tensor] | None = None,
+    pin: Pin | None = None,
     begin: float = 0.0,
 ) -> Tensor:
     """Solve dx/dt = velocity(x, t) from `noise` at t=`begin` to t=1 in equal steps.
@@ -66,6 +69,16 @@ def integrate(
             slope = (slope + evaluate(x + slope * size, time + size)) / 2
         x = x + slope * size
     return x if pin is None else pin(x, 1.0)
+
+
+def jump(average: Callable[[Tensor, Tensor, Tensor], Tensor], noise: Tensor, steps: int, pin: Pin) -> Tensor:
+    """Go from `noise` at t=0 to t=1 in equal jumps along average velocities (x [B,K,A], from [B], to [B])."""
+    x, size = noise, 1.0 / steps
+    for step in range(steps):
+        x = pin(x, step * size)
+        start = x.new_full((len(x),), step * size)
+        x = x + size * average(x, start, start + size)
+    return pin(x, 1.0)
 
 
 def guided_velocity(velocity: Velocity, target: Tensor, weights: Tensor, strength: float) -> Velocity:
@@ -114,7 +127,7 @@ def denoise(
     x: Tensor,
     levels: Sequence[float],
     solver: Literal["euler", "heun", "dpm_solver"],
-    pin: Callable[[Tensor, float], Tensor],
+    pin: Pin,
 ) -> Tensor:
     """Solve dx/dσ = (x - D(x, σ))/σ down `levels` (arXiv 2206.00364, algorithm 1; DPM-Solver++(2M) without noise)."""
     before, h_before = torch.zeros_like(x), 0.0
@@ -195,7 +208,7 @@ def _ddim(level: int, bar: float, bar_next: float, eta: float) -> DiffusionStep:
 
 
 def _dpm_solver(bars: tuple[float, ...], steps: int) -> tuple[DiffusionStep, ...]:
-    """DPM-Solver++(2M) with a first-order last step when there are few (arXiv 2211.01095, algorithm 2)."""
+    """DPM-Solver++(2M), whose last step, to no noise, is of first order (arXiv 2211.01095, algorithm 2)."""
     levels = np.linspace(0, len(bars) - 1, steps + 1).round()[::-1][:-1].astype(int).tolist()
     alphas = [math.sqrt(bars[level]) for level in levels] + [1.0]
     sigmas = [math.sqrt(1 - bars[level]) for level in levels] + [0.0]

@@ -15,11 +15,20 @@ from robolearn.contracts import Batch, Transform
 from robolearn.errors import ConfigError, SpecError
 from robolearn.nets.encoders import EncoderConfig, ObservationEncoder
 from robolearn.nets.tokens import TokenNetConfig, TokenTransformer
-from robolearn.policies.common import Norm, default_transforms, parameter_groups
+from robolearn.policies.common import Norm, chunk_mean, default_transforms, parameter_groups
 from robolearn.registry import resolve
 from robolearn.spec import Spec
 
-__all__ = ["BEASTConfig", "FASTConfig", "TokenConfig", "TokenPolicy"]
+__all__ = [
+    "BEASTConfig",
+    "FASTConfig",
+    "TokenConfig",
+    "TokenPolicy",
+    "check_decoding",
+    "check_range",
+    "pick_tokens",
+    "token_loss",
+]
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,10 @@ class FASTConfig:
     scale: float = 10.0
     vocabulary: int = 512
 
+    def codec(self) -> Transform:
+        """Return the unfitted transform from chunks to tokens."""
+        return resolve("transform", "fast_tokens")(self.scale, self.vocabulary)
+
 
 @dataclass(frozen=True)
 class BEASTConfig:
@@ -39,6 +52,10 @@ class BEASTConfig:
     points: int = 8
     degree: int = 3
     vocabulary: int = 256
+
+    def codec(self) -> Transform:
+        """Return the transform from chunks to tokens."""
+        return resolve("transform", "beast_tokens")(self.points, self.degree, self.vocabulary)
 
 
 @dataclass(frozen=True)
@@ -61,28 +78,12 @@ class TokenConfig:
             raise ConfigError(
                 "Token options are out of range.", found=self, expected="history >= 1, chunk >= 2, temperature >= 0"
             )
-        if self.tokenizer.name == "fast" and self.decoding == "parallel":
-            raise ConfigError(
-                "Tokens of varying length cannot be decoded in parallel.",
-                found="tokenizer fast with decoding parallel",
-                expected="decoding autoregressive, or tokenizer beast",
-            )
-        if self.tokenizer.name == "beast" and self.action_norm not in ("min_max", "quantile"):
-            raise ConfigError(
-                "This codec cannot hold the range of the actions.",
-                found=f"tokenizer beast with action_norm {self.action_norm}",
-                expected="action_norm min_max",
-            )
+        check_decoding(self.tokenizer.name, self.decoding)
+        check_range(self.tokenizer.name, self.action_norm)
 
     def transforms(self, spec: Spec) -> list[Transform]:
         """Return the unfitted transforms before the network; the last one makes tokens."""
-        options = self.tokenizer
-        steps = default_transforms(spec, self.observation_norm, self.action_norm)
-        if isinstance(options, FASTConfig):
-            steps.append(resolve("transform", "fast_tokens")(options.scale, options.vocabulary))
-        else:
-            steps.append(resolve("transform", "beast_tokens")(options.points, options.degree, options.vocabulary))
-        return steps
+        return [*default_transforms(spec, self.observation_norm, self.action_norm), self.tokenizer.codec()]
 
     def build(self, spec: Spec) -> "TokenPolicy":
         """Return the policy for `spec`, whose chunk is tokens."""
@@ -115,10 +116,7 @@ class TokenPolicy(nn.Module):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the cross-entropy per token [B]."""
         tokens = batch["action"][..., 0].long()
-        logits = self.network(tokens, self.encoder(batch)).float()
-        error = F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
-        real = (~batch["action_is_pad"]).float() if "action_is_pad" in batch else torch.ones_like(error)
-        loss = (error * real).sum(1) / real.sum(1).clamp(min=1)
+        loss = token_loss(self.network(tokens, self.encoder(batch)), tokens, batch)
         return loss, {"token_nll": loss.detach().mean()}
 
     def sample(self, obs: Batch, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
@@ -128,10 +126,10 @@ class TokenPolicy(nn.Module):
         condition = self.encoder(obs)
         tokens = torch.zeros(len(noise), self.spec.chunk, dtype=torch.long, device=noise.device)
         if self.config.decoding == "parallel":
-            return self._pick(self.network(tokens, condition), noise)[..., None].float()
+            return pick_tokens(self.network(tokens, condition), noise, self.config.temperature)[..., None].float()
         for place in range(self.spec.chunk):
             logits = self.network(tokens[:, : place + 1], condition)[:, -1:]
-            tokens[:, place : place + 1] = self._pick(logits, noise[:, place : place + 1])
+            tokens[:, place : place + 1] = pick_tokens(logits, noise[:, place : place + 1], self.config.temperature)
         return tokens[..., None].float()
 
     def blocks(self) -> list[nn.Module]:
@@ -142,10 +140,37 @@ class TokenPolicy(nn.Module):
         """Yield two groups: matrices, which decay, and vectors, which do not."""
         yield from parameter_groups(self)
 
-    def _pick(self, logits: Tensor, noise: Tensor) -> Tensor:
-        """Choose tokens [B,n] from logits [B,n,V]: the likeliest, or by inverting their distribution at Φ(noise)."""
-        if not self.config.temperature:
-            return logits.argmax(-1)
-        below = (logits.float() / self.config.temperature).softmax(-1).cumsum(-1)
-        uniform = torch.special.ndtr(noise)[..., None] * below[..., -1:]
-        return (below < uniform).sum(-1).clamp(max=logits.shape[-1] - 1)
+
+def check_decoding(tokenizer: str, decoding: str) -> None:
+    """Raise `ConfigError` for tokens of varying length, asked for all at once."""
+    if tokenizer == "fast" and decoding == "parallel":
+        raise ConfigError(
+            "Tokens of varying length cannot be decoded in parallel.",
+            found="tokenizer fast with decoding parallel",
+            expected="decoding autoregressive, or another tokenizer",
+        )
+
+
+def check_range(tokenizer: str, action_norm: Norm) -> None:
+    """Raise `ConfigError` for a tokenizer of numbers in [-1, 1] and actions that are not scaled to it."""
+    if tokenizer != "fast" and action_norm not in ("min_max", "quantile"):
+        raise ConfigError(
+            "This codec cannot hold the range of the actions.",
+            found=f"tokenizer {tokenizer} with action_norm {action_norm}",
+            expected="action_norm min_max or quantile",
+        )
+
+
+def token_loss(logits: Tensor, tokens: Tensor, batch: Batch) -> Tensor:
+    """Return the cross-entropy [B] of logits [B,L,V] per token [B,L] that is not padding."""
+    error = F.cross_entropy(logits.float().transpose(1, 2), tokens, reduction="none")
+    return chunk_mean(error[..., None], batch)
+
+
+def pick_tokens(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
+    """Choose tokens [B,n] from logits [B,n,V]: the likeliest, or by inverting their distribution at Φ(noise)."""
+    if not temperature:
+        return logits.argmax(-1)
+    below = (logits.float() / temperature).softmax(-1).cumsum(-1)
+    uniform = torch.special.ndtr(noise)[..., None] * below[..., -1:]
+    return (below < uniform).sum(-1).clamp(max=logits.shape[-1] - 1)

@@ -7,6 +7,7 @@ only stated facts are compared.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from math import prod
 from typing import Any, Literal
 
 from robolearn.config import parse
@@ -43,6 +44,11 @@ class Feature:
     names: tuple[str, ...] = ()
     rate_hz: float | None = None  # None: the rate of the spec
     camera: CameraSpec | None = None
+
+    @property
+    def size(self) -> int:
+        """Numbers per time step."""
+        return prod(self.shape)
 
 
 @dataclass(frozen=True)

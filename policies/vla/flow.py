@@ -10,9 +10,9 @@ from robolearn.contracts import Batch
 from robolearn.errors import ConfigError
 from robolearn.nets.backbones import Backbone, Memory, Tokens
 from robolearn.nets.expert import ActionExpert, ExpertConfig
-from robolearn.policies.common import check_prefix, chunk_mean, pin_prefix
-from robolearn.policies.flow import PrefixConfig, TimeSampling, prefix_weights, sample_times
-from robolearn.policies.samplers import Solver, Velocity, guided_velocity, integrate
+from robolearn.policies.common import check_prefix, chunk_mean, prefix_path
+from robolearn.policies.flow import PrefixConfig, TimeSampling, sample_guided, sample_times
+from robolearn.policies.samplers import Solver, Velocity, integrate
 from robolearn.policies.vla.bins import BinTokens
 from robolearn.policies.vla.head import Head
 from robolearn.policies.vla.tokens import BinsConfig, TokensHead, TokensHeadConfig
@@ -108,16 +108,13 @@ class FlowHead(Head):
     def sample(self, memory: Memory, state: Tensor | None, noise: Tensor, prefix: Tensor | None) -> Tensor:
         """Return chunks [B,K,A] from `noise` [B,K,A]."""
         check_prefix(self.spec, prefix)
-        steps, solver = self.config.steps, self.config.solver
-        if prefix is None:
-            return integrate(self.velocity(memory, state), noise, steps, solver)
-        if self.config.prefix.name == "guided":
-            return self._sample_guided(memory, state, noise, prefix)
-
-        def pin(x: Tensor, time: float) -> Tensor:
-            return pin_prefix(x, torch.lerp(noise[:, : prefix.shape[1]], prefix, time))
-
-        return integrate(self.velocity(memory, state), noise, steps, solver, pin)
+        config = self.config
+        if prefix is not None and config.prefix.name == "guided":
+            with torch.inference_mode(False):  # gradients need ordinary tensors
+                memory, state = memory.map(Tensor.clone), state if state is None else state.clone()
+            velocity = self.velocity(memory, state)
+            return sample_guided(velocity, noise, prefix, config.prefix, config.steps, config.solver)
+        return integrate(self.velocity(memory, state), noise, config.steps, config.solver, prefix_path(noise, prefix))
 
     def velocity(self, memory: Memory, state: Tensor | None) -> Velocity:
         """Return the velocity field, a function of (x [B,K,A], time [B])."""
@@ -131,14 +128,3 @@ class FlowHead(Head):
     def blocks(self) -> list[nn.Module]:
         """Return the expert's layers."""
         return list(self.expert.layers)
-
-    def _sample_guided(self, memory: Memory, state: Tensor | None, noise: Tensor, prefix: Tensor) -> Tensor:
-        options = self.config.prefix
-        frozen = prefix.shape[1] if options.frozen is None else min(options.frozen, prefix.shape[1])
-        weights = prefix_weights(frozen, prefix.shape[1], self.spec.chunk, noise.device)
-        with torch.inference_mode(False):  # gradients need ordinary tensors
-            memory = memory.map(Tensor.clone)
-            state = state if state is None else state.clone()
-            target = pin_prefix(torch.zeros_like(noise), prefix)
-        guided = guided_velocity(self.velocity(memory, state), target, weights, options.strength)
-        return pin_prefix(integrate(guided, noise, self.config.steps, self.config.solver), prefix[:, :frozen])

@@ -24,9 +24,11 @@ from robolearn.nets.backbones import (
     vocabulary_of,
 )
 from robolearn.nets.backbones.base import Backbone, Memory, Tokens
+from robolearn.nets.encoders import read
 from robolearn.nets.lora import add_lora
-from robolearn.policies.common import Norm, read
+from robolearn.policies.common import Norm
 from robolearn.policies.samplers import Velocity
+from robolearn.policies.tokens import check_range
 from robolearn.policies.vla.cognition import CognitionHeadConfig
 from robolearn.policies.vla.flow import FlowHead, FlowHeadConfig
 from robolearn.policies.vla.head import Head
@@ -111,13 +113,9 @@ class VLAConfig:
                 found=f"exit {self.exit}, exits {self.exits}",
                 expected="an exit among exits, or 0 for all layers",
             )
-        fast = isinstance(self.head, TokensHeadConfig) and self.head.tokenizer.name == "fast"
-        if self.head.action_tokens and not fast and self.action_norm not in ("min_max", "quantile"):
-            raise ConfigError(
-                "This codec cannot hold the range of the actions.",
-                found=f"action_norm {self.action_norm}",
-                expected="action_norm min_max or quantile",
-            )
+        if self.head.action_tokens:
+            tokenizer = self.head.tokenizer.name if isinstance(self.head, TokensHeadConfig) else "bins"
+            check_range(tokenizer, self.action_norm)
         # A name stands for what it means today: the checkpoint must not depend on a folder's config.json.
         object.__setattr__(self, "backbone", self.vlm)
 
@@ -141,7 +139,7 @@ class VLAConfig:
             resolve("transform", "image_to_float")(size=self.image_size or _square(side_of(self.vlm)), pad=self.pad),
             resolve("transform", "normalize")({"*": self.observation_norm, "action": self.action_norm}),
         ]
-        return [*steps, self.head.codec()] if isinstance(self.head, TokensHeadConfig) else steps
+        return [*steps, self.head.tokenizer.codec()] if isinstance(self.head, TokensHeadConfig) else steps
 
     def _read_text(self, key: str) -> Transform:
         """Return the step from instructions to what the backbone reads: token numbers, or a sentence's vector."""
@@ -179,7 +177,7 @@ class VLAPolicy(nn.Module):
         if max(config.exits, default=0) >= self.backbone.depth:
             found, expected = config.exits, f"1 to {self.backbone.depth - 1}"
             raise ConfigError("An early exit comes before the last layer.", found=found, expected=expected)
-        size = sum(int(torch.Size(self.spec.observations[key].shape).numel()) for key in self._signals)
+        size = sum(self.spec.observations[key].size for key in self._signals)
         used = size if config.state != "none" else 0
         self.state = nn.Linear(used, self.backbone.width) if used and config.state == "prefix" else None
         self.head: Head = config.head.build(self.backbone, self.spec, used if config.state == "expert" else 0)

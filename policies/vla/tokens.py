@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robolearn.contracts import Batch, Transform
 from robolearn.errors import ConfigError, SpecError
 from robolearn.nets.backbones import Backbone, Memory, Tokens
-from robolearn.policies.tokens import BEASTConfig, FASTConfig
+from robolearn.policies.tokens import BEASTConfig, FASTConfig, check_decoding, pick_tokens, token_loss
 from robolearn.policies.vla.head import Head
 from robolearn.registry import resolve
 from robolearn.spec import Spec
@@ -29,6 +28,10 @@ class BinsConfig:
     name: Literal["bins"] = "bins"
     vocabulary: int = 256
 
+    def codec(self) -> Transform:
+        """Return the transform from chunks to tokens."""
+        return resolve("transform", "bin_tokens")(self.vocabulary)
+
 
 @dataclass(frozen=True)
 class TokensHeadConfig:
@@ -41,26 +44,12 @@ class TokensHeadConfig:
     first: int = -1
 
     def __post_init__(self):
-        if self.tokenizer.name == "fast" and self.decoding == "parallel":
-            raise ConfigError(
-                "Tokens of varying length cannot be decoded in parallel.",
-                found="tokenizer fast with decoding parallel",
-                expected="decoding autoregressive, or another tokenizer",
-            )
+        check_decoding(self.tokenizer.name, self.decoding)
 
     @property
     def action_tokens(self) -> int:
         """How many tokens of the backbone's vocabulary stand for actions."""
         return self.tokenizer.vocabulary
-
-    def codec(self) -> Transform:
-        """Return the unfitted transform from chunks to tokens."""
-        options = self.tokenizer
-        if isinstance(options, BinsConfig):
-            return resolve("transform", "bin_tokens")(options.vocabulary)
-        if isinstance(options, FASTConfig):
-            return resolve("transform", "fast_tokens")(options.scale, options.vocabulary)
-        return resolve("transform", "beast_tokens")(options.points, options.degree, options.vocabulary)
 
     def build(self, backbone: Backbone, spec: Spec, state: int) -> "TokensHead":
         """Return the head for `spec`, whose chunk is tokens."""
@@ -110,20 +99,19 @@ class TokensHead(Head):
     def loss(self, memory: Memory, state: Tensor | None, batch: Batch) -> Tensor:
         """Return the cross-entropy per token [B]."""
         wanted = batch["action"][..., 0].long()
-        logits = self._logits(memory.states[:, -wanted.shape[1] :])
-        error = F.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
-        real = (~batch["action_is_pad"]).float() if "action_is_pad" in batch else torch.ones_like(error)
-        return (error * real).sum(1) / real.sum(1).clamp(min=1)
+        return token_loss(self._logits(memory.states[:, -wanted.shape[1] :]), wanted, batch)
 
     def sample(self, memory: Memory, state: Tensor | None, noise: Tensor, prefix: Tensor | None) -> Tensor:
         """Return token chunks [B,L,1]; raises `SpecError` for a prefix, which tokens cannot hold."""
         if prefix is not None:
             raise SpecError("Tokens cannot continue committed actions.", do="use a flow head with a prefix")
         if self.config.decoding == "parallel":
-            return self._pick(self._logits(memory.states[:, -self.spec.chunk :]), noise)[..., None].float()
+            logits = self._logits(memory.states[:, -self.spec.chunk :])
+            return pick_tokens(logits, noise, self.config.temperature)[..., None].float()
         picked: list[Tensor] = []
         for place in range(self.spec.chunk):
-            picked.append(self._pick(self._logits(memory.states[:, -1:]), noise[:, place : place + 1]))
+            logits = self._logits(memory.states[:, -1:])
+            picked.append(pick_tokens(logits, noise[:, place : place + 1], self.config.temperature))
             if place + 1 < self.spec.chunk:
                 memory = self._continue(memory, picked[-1])
         return torch.cat(picked, 1)[..., None].float()
@@ -138,11 +126,3 @@ class TokensHead(Head):
 
     def _logits(self, states: Tensor) -> Tensor:
         return self._backbone[0].logits(states)[..., self.first : self.first + self.size].float()
-
-    def _pick(self, logits: Tensor, noise: Tensor) -> Tensor:
-        """Choose tokens [B,n] from logits [B,n,V]: the likeliest, or by inverting their distribution at Φ(noise)."""
-        if not self.config.temperature:
-            return logits.argmax(-1)
-        below = (logits / self.config.temperature).softmax(-1).cumsum(-1)
-        uniform = torch.special.ndtr(noise)[..., None] * below[..., -1:]
-        return (below < uniform).sum(-1).clamp(max=logits.shape[-1] - 1)

@@ -13,7 +13,7 @@ from robolearn.nets.points import PointEncoder
 from robolearn.nets.vision import ConvConfig, ResNetConfig
 from robolearn.spec import Spec
 
-__all__ = ["EncoderConfig", "ObservationEncoder"]
+__all__ = ["EncoderConfig", "ObservationEncoder", "read"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,11 @@ class EncoderConfig:
 
     def __post_init__(self):
         if self.signal_width < 0 or self.text_width < 0 or self.points_width < 1:
-            raise ConfigError("Encoder widths are not negative.", found=self, expected="0 or more")
+            raise ConfigError(
+                "Encoder widths are out of range.",
+                found=(self.signal_width, self.text_width, self.points_width),
+                expected="signal_width and text_width >= 0, points_width >= 1",
+            )
 
 
 class ObservationEncoder(nn.Module):
@@ -47,11 +51,10 @@ class ObservationEncoder(nn.Module):
                 found=", ".join(sorted(unknown)) or "no observations",
                 expected="signal, image, points and text features",
             )
-        self.history = spec.history
         self._keys = {kind: [key for key, f in spec.observations.items() if f.kind == kind] for kind in kinds}
         shapes: list[tuple[int, int]] = []
         if "signal" in kinds:
-            size = sum(_size(spec, key) for key in self._keys["signal"])
+            size = sum(spec.observations[key].size for key in self._keys["signal"])
             self.signal = _projection(size, config.signal_width)
             shapes.append((spec.history, config.signal_width or size))
         if "image" in kinds:
@@ -62,7 +65,7 @@ class ObservationEncoder(nn.Module):
             self.points = nn.ModuleList(PointEncoder(count, config.points_width) for count in channels)
             shapes += [(spec.history, config.points_width)] * len(channels)
         if "text" in kinds:
-            sizes = [_size(spec, key) for key in self._keys["text"]]
+            sizes = [spec.observations[key].size for key in self._keys["text"]]
             self.text = nn.ModuleList(
                 nn.Linear(size, config.text_width) if config.text_width else nn.Identity() for size in sizes
             )
@@ -73,28 +76,25 @@ class ObservationEncoder(nn.Module):
         """Return the token groups, of `self.shapes`."""
         groups: list[Tensor] = []
         if "signal" in self._keys:
-            signals = [self._read(batch, key).flatten(2) for key in self._keys["signal"]]
+            signals = [read(batch, key).flatten(2) for key in self._keys["signal"]]
             groups.append(self.signal(torch.cat(signals, -1)))
         for i, key in enumerate(self._keys.get("image", ())):
-            images = self._read(batch, key)
+            images = read(batch, key)
             encoder = self.image[i % len(self.image)]
             groups.append(encoder(images.flatten(0, 1)).unflatten(0, images.shape[:2]))
         for encoder, key in zip(getattr(self, "points", ()), self._keys.get("points", ()), strict=True):
-            groups.append(encoder(self._read(batch, key)))
+            groups.append(encoder(read(batch, key)))
         for project, key in zip(getattr(self, "text", ()), self._keys.get("text", ()), strict=True):
-            vector = self._read(batch, key)
+            vector = read(batch, key)
             groups.append(project(F.layer_norm(vector, vector.shape[-1:]))[:, None])
         return tuple(groups)
 
-    def _read(self, batch: Batch, key: str) -> Tensor:
-        if key not in batch:
-            raise SpecError(f"The batch lacks '{key}'.", expected=suggest(key, batch))
-        return batch[key]
 
-
-def _size(spec: Spec, key: str) -> int:
-    shape = spec.observations[key].shape
-    return int(torch.Size(shape).numel())
+def read(batch: Batch, key: str) -> Tensor:
+    """Return an observation of a batch; raises `SpecError` naming what there is."""
+    if key not in batch:
+        raise SpecError(f"The batch lacks '{key}'.", expected=suggest(key, batch))
+    return batch[key]
 
 
 def _projection(size: int, width: int) -> nn.Module:
