@@ -1,22 +1,20 @@
 """What policies around a frozen one share; all of them are learned by `robolearn rl`."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
-from robolearn.config import parse
-from robolearn.contracts import Batch, Transform
+from robolearn.contracts import Batch
 from robolearn.errors import ConfigError
-from robolearn.registry import resolve
-from robolearn.spec import Spec
+from robolearn.policies.common import WrapperConfig
+from robolearn.registry import configure
 
 __all__ = ["AroundConfig", "AroundPolicy"]
 
 
 @dataclass(frozen=True)
-class AroundConfig:
+class AroundConfig(WrapperConfig):
     """`base` holds the options of the frozen policy; what is learned has `depth` layers of `width`."""
 
     base: dict[str, Any] = field(default_factory=lambda: {"name": "flow"})
@@ -24,27 +22,14 @@ class AroundConfig:
     depth: int = 2
 
     def __post_init__(self):
-        if "name" not in self.base or self.width < 1 or self.depth < 1:
-            raise ConfigError("There is nothing to build around.", found=self, expected="a base and positive sizes")
-        self.inner()  # refuse bad options now
-
-    @property
-    def history(self) -> int:
-        """History of the frozen policy."""
-        return self.inner().history
-
-    @property
-    def chunk(self) -> int:
-        """Chunk of the frozen policy."""
-        return self.inner().chunk
-
-    def transforms(self, spec: Spec) -> Sequence[Transform]:
-        """Return the transforms of the frozen policy."""
-        return self.inner().transforms(spec)
+        self.inner()
+        if self.width < 1 or self.depth < 1:
+            found = f"width {self.width}, depth {self.depth}"
+            raise ConfigError("A network of this size cannot be built.", found=found, expected="1 or more of each")
 
     def inner(self) -> Any:
         """Return the config of the frozen policy."""
-        return parse(resolve("policy", self.base["name"]), self.base, where="policy.base")
+        return configure("policy", self.base, "policy.base")
 
 
 class AroundPolicy(nn.Module):

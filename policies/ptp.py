@@ -12,13 +12,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from robolearn.config import parse
 from robolearn.contracts import Batch, Transform
 from robolearn.errors import ConfigError, SpecError
 from robolearn.past import PAST_ACTION
-from robolearn.policies.common import ChunkConfig, check_prefix, pin_prefix
+from robolearn.policies.common import ChunkConfig, WrapperConfig, check_prefix, pin_prefix
 from robolearn.policies.ranked import repeat_rows, take_best
-from robolearn.registry import resolve
+from robolearn.registry import configure
 from robolearn.spec import Spec
 from robolearn.transforms.normalize import Normalize
 
@@ -26,7 +25,7 @@ __all__ = ["PastTokenConfig", "PastTokenPolicy"]
 
 
 @dataclass(frozen=True)
-class PastTokenConfig:
+class PastTokenConfig(WrapperConfig):
     """`policy` holds the options of the policy that samples; `past` is P, at most its history; `samples` candidates."""
 
     name: Literal["ptp"] = "ptp"
@@ -34,10 +33,8 @@ class PastTokenConfig:
     past: int = 8
     samples: int = 4
 
-    past_actions = True  # what the training windows and the runner add to the observations
-
     def __post_init__(self):
-        inner = self._inner()  # refuse bad options now
+        inner = self.inner()
         if not 1 <= self.past <= inner.history or self.samples < 1:
             raise ConfigError(
                 "Past tokens are actions of the history.",
@@ -46,33 +43,28 @@ class PastTokenConfig:
             )
 
     @property
-    def history(self) -> int:
-        """Observations that are read."""
-        return self._inner().history
-
-    @property
-    def chunk(self) -> int:
-        """Future actions."""
-        return self._inner().chunk
+    def past_actions(self) -> bool:
+        """The training windows and the runner add what was executed to the observations."""
+        return True
 
     def transforms(self, spec: Spec) -> list[Transform]:
         """Return the transforms of the inner policy; past actions are scaled to [-1, 1]."""
         return [
             replace(step, modes={**step.modes, PAST_ACTION: "min_max"}) if isinstance(step, Normalize) else step
-            for step in self._inner().transforms(spec)
+            for step in self.inner().transforms(spec)
         ]
 
     def build(self, spec: Spec) -> "PastTokenPolicy":
         """Return the policy for `spec`."""
-        return PastTokenPolicy(self, self._inner(), spec)
+        return PastTokenPolicy(self, self.inner(), spec)
 
-    def _inner(self) -> ChunkConfig:
-        name = self.policy.get("name", "")
-        inner = parse(resolve("policy", name), self.policy, where="policy.policy")
+    def inner(self) -> ChunkConfig:
+        """Return the config of the policy that samples past and future."""
+        inner = configure("policy", self.policy, "policy.policy")
         if not isinstance(inner, ChunkConfig) or inner.spline:
             raise ConfigError(
                 "Past tokens need a policy over actions.",
-                found=f"'{name}'" + (" with a spline" if isinstance(inner, ChunkConfig) else ""),
+                found=f"'{self.policy['name']}'" + (" with a spline" if isinstance(inner, ChunkConfig) else ""),
                 expected="flow, diffusion, beso, meanflow or regression, without a spline",
             )
         return inner

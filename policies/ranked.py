@@ -10,11 +10,10 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from robolearn.config import parse
-from robolearn.contracts import Batch, Transform
+from robolearn.contracts import Batch
 from robolearn.errors import ConfigError
-from robolearn.policies.common import check_prefix, pin_prefix
-from robolearn.registry import resolve
+from robolearn.policies.common import WrapperConfig, check_prefix, pin_prefix
+from robolearn.registry import configure
 from robolearn.spec import Spec
 
 __all__ = ["RankedConfig", "RankedPolicy", "Scorer", "repeat_rows", "take_best"]
@@ -29,7 +28,7 @@ class Scorer(Protocol):
 
 
 @dataclass(frozen=True)
-class RankedConfig:
+class RankedConfig(WrapperConfig):
     """`policy` holds the options of the policy that is sampled; `decay` discounts later actions of a prefix.
 
     Of a prefix the first `frozen` actions are kept (all without it); the others only rate.
@@ -43,33 +42,19 @@ class RankedConfig:
     frozen: int | None = None
 
     def __post_init__(self):
-        frozen = 0 if self.frozen is None else self.frozen
-        if self.samples < 1 or not 0 < self.decay <= 1 or frozen < 0 or "name" not in self.policy:
+        self.inner()
+        if self.samples < 1 or not 0 < self.decay <= 1 or (self.frozen is not None and self.frozen < 0):
             raise ConfigError(
                 "Ranking options are out of range.", found=self, expected="samples >= 1, 0 < decay <= 1, frozen >= 0"
             )
-        self._inner()  # refuse bad options now
 
-    @property
-    def history(self) -> int:
-        """History of the policy that is sampled."""
-        return self._inner().history
-
-    @property
-    def chunk(self) -> int:
-        """Chunk of the policy that is sampled."""
-        return self._inner().chunk
-
-    def transforms(self, spec: Spec) -> list[Transform]:
-        """Return the transforms of the policy that is sampled."""
-        return list(self._inner().transforms(spec))
+    def inner(self) -> Any:
+        """Return the config of the policy that is sampled."""
+        return configure("policy", self.policy, "policy.policy")
 
     def build(self, spec: Spec) -> "RankedPolicy":
         """Return the policy for `spec`."""
-        return RankedPolicy(self, self._inner().build(spec))
-
-    def _inner(self) -> Any:
-        return parse(resolve("policy", self.policy["name"]), self.policy, where="policy.policy")
+        return RankedPolicy(self, self.inner().build(spec))
 
 
 class RankedPolicy(nn.Module):
@@ -93,6 +78,10 @@ class RankedPolicy(nn.Module):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of the inner policy."""
         return self.policy.loss(batch)
+
+    def load_pretrained(self) -> None:
+        """Read the weights that the inner policy starts from, where it has some."""
+        getattr(self.policy, "load_pretrained", lambda: None)()
 
     def blocks(self) -> list[nn.Module]:
         """Return the repeated blocks of the inner policy."""

@@ -5,18 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from robolearn.config import parse
 from robolearn.contracts import EpisodeSource, VectorEnv
 from robolearn.errors import DataError
-from robolearn.registry import resolve
+from robolearn.registry import configure, resolve
 
 __all__ = ["locate_data", "make_env", "open_dataset"]
 
 
 def make_env(name: str, num_envs: int = 1, options: Mapping[str, Any] | None = None) -> VectorEnv:
     """Build `num_envs` rows of the registered environment `name`, with its config's `options`."""
-    config = parse(resolve("env", name), {**(options or {}), "name": name}, where="env")
-    return config.build(num_envs)
+    return configure("env", {**(options or {}), "name": name}, "env").build(num_envs)
 
 
 def open_dataset(path: str | Path, kind: str = "auto", options: Mapping[str, Any] | None = None) -> EpisodeSource:

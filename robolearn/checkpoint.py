@@ -25,11 +25,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from robolearn.config import parse
 from robolearn.errors import CheckpointError, RobolearnError
 from robolearn.files import inside, plain_json, publish_folder, read_json, sha256
 from robolearn.provenance import git_revision, versions
-from robolearn.registry import resolve
+from robolearn.registry import configure
 from robolearn.spec import Spec
 from robolearn.transforms import Pipeline
 
@@ -99,15 +98,15 @@ class Checkpoint:
         return policy.eval()
 
     def with_policy(self, options: Mapping[str, Any]) -> "Checkpoint":
-        """Return the checkpoint with other policy options; `build` refuses those that change the weights."""
-        return replace(self, config={**self.config, "policy": {**self.config["policy"], **options}})
+        """Return the checkpoint with other policy options, at any depth; `build` refuses those that change weights."""
+        return replace(self, config={**self.config, "policy": _over(self.config["policy"], options)})
 
     def policy_config(self) -> Any:
         """Return the frozen config of the policy, looked up by its registered name."""
         plain = self.config.get("policy")
         if not isinstance(plain, Mapping) or not isinstance(plain.get("name"), str):
             raise CheckpointError("The checkpoint's config names no policy.", expected="policy: {name: …, …}")
-        return parse(resolve("policy", plain["name"]), plain, where="policy")
+        return configure("policy", plain, "policy")
 
 
 def save(folder: Path, checkpoint: Checkpoint, state: TrainingState | None = None) -> Path:
@@ -360,6 +359,12 @@ def _verify_file(path: Path, size: int, checksum: str) -> None:
 
 def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(plain_json(content)).hexdigest()
+
+
+def _over(former: Any, options: Any) -> Any:
+    if not isinstance(former, Mapping) or not isinstance(options, Mapping):
+        return options
+    return {**former, **{key: _over(former.get(key), value) for key, value in options.items()}}
 
 
 def _some(names: list[str], limit: int = 12) -> str:

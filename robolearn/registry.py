@@ -4,13 +4,15 @@ A third-party package adds names with an entry point in the group `robolearn.<gr
 (for example `robolearn.policy`), or at run time with `register`.
 """
 
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from robolearn.errors import MissingLibraryError, RegistryError, suggest
+from robolearn.config import parse
+from robolearn.errors import ConfigError, MissingLibraryError, RegistryError, suggest
 
-__all__ = ["groups", "names", "register", "resolve"]
+__all__ = ["configure", "groups", "names", "register", "resolve"]
 
 # group → name → "module:attribute". A family entry ("robosuite/*") serves every name below it.
 _TABLE: dict[str, dict[str, str]] = {
@@ -197,6 +199,16 @@ def resolve(group: str, name: str) -> Any:
             found="it is not installed",
             do="install the extra that brings it: pip install 'robolearn[sim,vla,ros,scale]'",
         ) from error
+
+
+def configure(group: str, plain: Any, where: str) -> Any:
+    """Return the frozen config that plain options stand for, by their registered `name`.
+
+    `where` says in errors whose options they are. Raises `ConfigError` for options without a name.
+    """
+    if not isinstance(plain, Mapping) or not isinstance(plain.get("name"), str):
+        raise ConfigError(f"{where} names no {group}.", found=repr(plain), expected=f"{where}: {{name: …, …}}")
+    return parse(resolve(group, plain["name"]), plain, where)
 
 
 def _group(group: str) -> dict[str, str]:

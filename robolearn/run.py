@@ -8,7 +8,7 @@ from robolearn.config import parse
 from robolearn.errors import ConfigError
 from robolearn.evaluation import EvalConfig
 from robolearn.interventions import InterventionWeights
-from robolearn.registry import resolve
+from robolearn.registry import configure
 
 __all__ = ["DataConfig", "RunConfig", "TrainConfig", "parse_run"]
 
@@ -105,11 +105,8 @@ class RunConfig:
 
 def parse_run(plain: Mapping[str, Any]) -> RunConfig:
     """Build a `RunConfig` from plain data; names are looked up in the registry, unknown keys are errors."""
-    policy = plain.get("policy")
-    if not isinstance(policy, Mapping) or not isinstance(policy.get("name"), str):
-        raise ConfigError("A run needs the name of a policy.", found=repr(policy), expected="policy: {name: flow, …}")
-    config = parse(resolve("policy", policy["name"]), policy, where="policy")
-    return parse(RunConfig, {**plain, "policy": config}, where="run")
+    policy = configure("policy", plain.get("policy"), "policy")
+    return parse(RunConfig, {**plain, "policy": policy}, where="run")
 
 
 def _within(name: str, value: float, low: float, high: float | None = None) -> None:

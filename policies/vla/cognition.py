@@ -11,12 +11,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from robolearn.config import parse
 from robolearn.contracts import Batch
 from robolearn.errors import ConfigError
 from robolearn.nets.backbones import Backbone, Memory, Tokens
 from robolearn.policies.vla.head import Head
-from robolearn.registry import resolve
+from robolearn.registry import configure
 from robolearn.spec import Feature, Spec
 
 __all__ = ["CognitionHead", "CognitionHeadConfig"]
@@ -54,9 +53,7 @@ class CognitionHead(Head):
         self.config = config
         self.queries = nn.Parameter(torch.randn(config.queries, backbone.width) * 0.02)
         sizes = {"history": config.queries, "chunk": spec.chunk}
-        options = parse(
-            resolve("policy", config.policy["name"]), {**config.policy, **sizes}, where="policy.head.policy"
-        )
+        options = configure("policy", {**config.policy, **sizes}, "policy.head.policy")
         condition = {"cognition": Feature("signal", (backbone.width,))}
         self.policy = options.build(replace(spec, observations=condition))
         self.spec = spec

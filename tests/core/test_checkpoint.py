@@ -185,6 +185,9 @@ def test_a_width_that_the_weights_do_not_have_allocates_nothing(content, tmp_pat
 
 def test_options_that_do_not_change_the_weights_may_be_overridden(saved):
     assert robolearn.load(saved, policy={"steps": 1}).policy.config.steps == 1
+    begun = checkpoint.load(saved).with_policy({"prefix": {"name": "warm", "begin": 0.25}})
+    prefix = begun.with_policy({"prefix": {"begin": 0.75}}).policy_config().prefix
+    assert (prefix.name, prefix.begin) == ("warm", 0.75)  # one option within another leaves its others alone
     with pytest.raises(CheckpointError, match="do not fit"):
         robolearn.load(saved, policy={"chunk": 8})
 

@@ -268,7 +268,7 @@ def test_bad_configs_say_what_to_do(plain_run):
         train(parse_run(plain_run("b", data={"keys": ["observation.stat"]})))
     with pytest.raises(SpecError, match="rename"):
         train(parse_run(plain_run("c", data={"rename": {"observation.state": "observation.pose"}})))
-    with pytest.raises(ConfigError, match="needs the name of a policy"):
+    with pytest.raises(ConfigError, match="names no policy"):
         parse_run({"data": {"path": "x"}})
 
 
