@@ -6,17 +6,19 @@ jump from t to r must land where a short teacher step followed by a jump of the 
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from robolearn import checkpoint
 from robolearn.contracts import Batch
 from robolearn.errors import ConfigError
-from robolearn.policies.common import ChunkConfig, ChunkPolicy, check_prefix, chunk_mean, pin_prefix
+from robolearn.policies.common import ChunkConfig, ChunkPolicy, check_prefix, chunk_mean, prefix_path
 from robolearn.policies.goals import Condition
-from robolearn.policies.samplers import Velocity
+from robolearn.policies.samplers import Velocity, jump
 from robolearn.spec import Spec
 
 __all__ = ["ConsistencyConfig", "ConsistencyPolicy", "Teacher"]
@@ -80,31 +82,27 @@ class ConsistencyPolicy(ChunkPolicy):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the squared disagreement of one jump and of a teacher step with the rest of the jump [B]."""
         if not self._teacher:
-            self.teach(_load(self.config.teacher, batch["action"].device))
+            self.teach(_load(self.config, batch["action"].device))
         action, grid = batch["action"], self.config.grid
         count, device = len(action), action.device
         first = torch.randint(grid, (count,), device=device)
         last = first + 1 + (torch.rand(count, device=device) * (grid - first)).long()
         start, middle, stop = first / grid, (first + 1) / grid, last / grid
         x = torch.lerp(torch.randn_like(action), action, start[:, None, None])
+        condition = self.encoder(batch)
         with torch.no_grad():
             x_middle = _heun(self._teacher[0].flow_field(batch, count), x, start, middle)
-            rest = self._average(x_middle, middle, stop, self.encoder(batch))
+            rest = self._average(x_middle, middle, stop, condition)
             target = (x_middle - x + (stop - middle)[:, None, None] * rest) / (stop - start)[:, None, None]
-        average = self._average(x, start, stop, self.encoder(batch))
+        average = self._average(x, start, stop, condition)
         loss = chunk_mean((average - target).square(), batch)
         return loss, {"consistency_mse": loss.detach().mean()}
 
     def sample(self, obs: Batch, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
         """Return chunks [B,K,A] from `noise` [B,K,A] in equal jumps."""
         check_prefix(self.spec, prefix)
-        condition, x, size = self.encoder(obs), noise, 1.0 / self.config.steps
-        for step in range(self.config.steps):
-            start = x.new_full((len(x),), step * size)
-            if prefix is not None:
-                x = pin_prefix(x, torch.lerp(noise[:, : prefix.shape[1]], prefix, step * size))
-            x = x + size * self._average(x, start, start + size, condition)
-        return pin_prefix(x, prefix)
+        average = partial(self._average, condition=self.encoder(obs))
+        return jump(average, noise, self.config.steps, prefix_path(noise, prefix))
 
     def _average(self, x: Tensor, start: Tensor, stop: Tensor, condition: Condition) -> Tensor:
         return self.network(x, _SLOW * torch.stack([start, stop - start], 1), condition).float()
@@ -116,16 +114,22 @@ def _heun(velocity: Velocity, x: Tensor, start: Tensor, stop: Tensor) -> Tensor:
     return x + size * (slope + velocity(x + size * slope, stop)) / 2
 
 
-def _load(path: str, device: torch.device) -> Teacher:
-    if not path or not Path(path).exists():
+def _load(config: ConsistencyConfig, device: torch.device) -> Any:
+    if not config.teacher or not Path(config.teacher).exists():
         raise ConfigError(
             "Distillation needs a teacher.",
-            found=repr(path),
+            found=repr(config.teacher),
             expected="the folder of a trained checkpoint",
             do="set policy.teacher=FOLDER",
         )
-    from robolearn.actor import load
-
-    policy = load(path, device=device).policy
-    policy.requires_grad_(False)
-    return policy
+    found = checkpoint.load(config.teacher)
+    theirs = found.policy_config()
+    for name in ("observation_norm", "action_norm", "embed_images", "spline"):
+        wanted, given = getattr(theirs, name, None), getattr(config, name)
+        if wanted != given:
+            raise ConfigError(
+                "Teacher and student must be given the same numbers.",
+                found=f"policy.{name} {given}",
+                expected=f"as the teacher's: {wanted}",
+            )
+    return found.build().to(device).requires_grad_(False)

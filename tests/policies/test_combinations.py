@@ -7,10 +7,13 @@ import pytest
 import torch
 import yaml
 
+from robolearn import checkpoint
 from robolearn.config import parse
 from robolearn.errors import ConfigError, SpecError
+from robolearn.past import with_past
 from robolearn.policies.compose import Composition, search_weights, weight_grid
 from robolearn.registry import names, resolve
+from robolearn.transforms import Normalize, Pipeline
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "policy"
 NETWORK = {"name": "mlp", "width": 64, "depth": 2}
@@ -92,6 +95,35 @@ def test_ranking_keeps_the_mode_of_the_prefix(bench, parts):
     torch.testing.assert_close(chunk[:, :2], prefix)
     torch.testing.assert_close(free[:, 2:], chunk[:, 2:])  # the same sample, of which nothing is replaced
     assert not torch.equal(free[:, :2], prefix)
+
+
+def test_a_student_is_given_the_numbers_of_its_teacher(bench, parts, tmp_path):
+    """Diffusion acts in [-1, 1]; a student of unit variance would distil something else."""
+    policy = {"name": "diffusion", "observation_norm": "identity", **PRIOR}
+    pipeline = Pipeline((Normalize({"*": "identity", "action": "identity"}),)).bind(replace(bench.state, chunk=4))
+    checkpoint.save(
+        tmp_path / "teacher",
+        checkpoint.Checkpoint({"policy": policy}, replace(bench.state, chunk=4), pipeline, parts[1].state_dict()),
+    )
+    options = {"observation_norm": "identity", "teacher": str(tmp_path / "teacher"), **PRIOR}
+    with pytest.raises(ConfigError, match="action_norm mean_std"):
+        bench.config("consistency", **options).build(bench.state).loss(_two_modes())
+    student = bench.config("consistency", action_norm="min_max", **options).build(bench.state)
+    assert student.loss(_two_modes())[0].isfinite().all()
+
+
+def test_ranking_reads_the_past_and_the_weights_that_its_policy_reads(bench):
+    inner = {"name": "ptp", "policy": {"name": "flow", **PRIOR, "history": 2}, "past": 2}
+    ranked = parse(resolve("policy", "ranked"), {"policy": inner, "samples": 3})
+    assert ranked.past_actions
+    assert not bench.config("ranked").past_actions
+    policy, read = ranked.build(with_past(bench.state)), []
+    batch = bench.batch(policy)
+    assert policy.sample(batch, bench.noise(policy)).shape == (4, 4, 2)
+    policy.load_pretrained()  # nothing to read
+    policy.policy.load_pretrained = lambda: read.append(True)
+    policy.load_pretrained()
+    assert read == [True]
 
 
 def test_ranking_refuses_what_it_cannot_rank(bench):
