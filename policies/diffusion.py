@@ -51,11 +51,17 @@ class DiffusionConfig(ChunkConfig):
                 found=f"sampler.steps {self.sampler.steps}, train_steps {self.train_steps}",
                 expected="1 <= sampler.steps <= train_steps",
             )
-        if self.clip and self.action_norm not in ("min_max", "quantile"):
+        if self.sampler.name in ("ddpm", "ddim") and self.sampler.steps == 1 < self.train_steps:
             raise ConfigError(
-                "Clipping predicted actions to [-1, 1] needs actions scaled to it.",
-                found=f"clip with action_norm '{self.action_norm}'",
-                expected="action_norm min_max or quantile",
+                "A single step of this sampler would begin at the lowest level, from pure noise.",
+                found=f"sampler {self.sampler.name} with 1 step",
+                expected="2 steps or more, or sampler dpm_solver",
+            )
+        if self.clip and (self.action_norm not in ("min_max", "quantile") or self.spline):
+            raise ConfigError(
+                "Clipping predictions to [-1, 1] needs actions scaled to it.",
+                found=f"clip with action_norm '{self.action_norm}'" + (" of control points" if self.spline else ""),
+                expected="action_norm min_max or quantile, and no spline, whose control points lie beyond",
                 do="set policy.clip=false or policy.action_norm=min_max",
             )
 

@@ -1,12 +1,13 @@
 """Frozen typed configs from plain data: strict keys, strict types, one error that says where.
 
 Hydra composes YAML in the command line; everything behind it is plain data that `parse` turns into
-frozen dataclasses. A union of dataclasses is told apart by its `name` field.
+frozen dataclasses. A union of dataclasses is told apart by its `name` field; without one it is the first.
 """
 
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -89,7 +90,7 @@ def _union(options: tuple, value: Any, where: str) -> Any:
     options = tuple(option for option in options if option is not type(None))
     named = {_name_of(option): option for option in options if dataclasses.is_dataclass(option)}
     if isinstance(value, Mapping) and len(named) > 1:
-        name = value.get("name")
+        name = value.get("name", next(iter(named)))
         if name not in named:
             raise ConfigError(f"{where}.name is unknown.", found=repr(name), expected=suggest(str(name), named))
         return _convert(named[name], value, where)
@@ -126,6 +127,6 @@ def _scalar(kind: Any, value: Any, where: str) -> Any:
         raise ConfigError(
             f"{where} has the wrong type.", found=f"{value!r} ({type(value).__name__})", expected=kind.__name__
         )
-    if kind is float and value != value:
-        raise ConfigError(f"{where} is not a number.", found=value, expected="a finite number")
+    if kind is float and not math.isfinite(value):
+        raise ConfigError(f"{where} is not finite.", found=value, expected="a finite number")
     return value

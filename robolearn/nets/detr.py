@@ -22,7 +22,8 @@ class LayerConfig:
     dropout: float = 0.1
 
     def __post_init__(self):
-        if self.width % self.heads or self.width % 4 or self.feed_width < 1 or not 0 <= self.dropout < 1:
+        whole = self.width > 0 and self.heads > 0 and self.width % self.heads == self.width % 4 == 0
+        if not whole or self.feed_width < 1 or not 0 <= self.dropout < 1:
             raise ConfigError(
                 "Layers of this size cannot be built.", found=self, expected="a width that heads and 4 divide"
             )

@@ -30,8 +30,11 @@ class MLPConfig:
     film: bool = False
 
     def __post_init__(self):
-        if self.width < 1 or self.depth < 1 or self.time_width < 2 or not 0 <= self.dropout < 1:
-            raise ConfigError("An MLP of this size cannot be built.", found=self, expected="positive sizes")
+        even = self.time_width > 0 and self.time_width % 2 == 0
+        if self.width < 1 or self.depth < 1 or not even or not 0 <= self.dropout < 1:
+            raise ConfigError(
+                "An MLP of this size cannot be built.", found=self, expected="positive sizes, an even time_width"
+            )
 
     def build(self, chunk: int, dim: int, shapes: Shapes, times: int = 1) -> "ResidualMLP":
         """Return the network for actions [B,chunk,dim] and a condition of `shapes`."""

@@ -25,12 +25,13 @@ class UNetConfig:
     film_scale: bool = True
 
     def __post_init__(self):
-        bad = [size for size in self.channels if size < 1 or size % self.groups]
-        if not self.channels or bad or self.kernel % 2 == 0:
+        bad = self.groups < 1 or [size for size in self.channels if size < 1 or size % self.groups]
+        even = self.time_width > 0 and self.time_width % 2 == 0
+        if not self.channels or bad or self.kernel < 1 or self.kernel % 2 == 0 or not even:
             raise ConfigError(
                 "A U-Net of this size cannot be built.",
                 found=self,
-                expected="channels that are multiples of groups, and an odd kernel",
+                expected="channels that are multiples of groups, an odd kernel and an even time_width",
             )
 
     def build(self, chunk: int, dim: int, shapes: Shapes, times: int = 1) -> "ConditionalUNet1d":

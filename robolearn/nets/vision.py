@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robolearn.errors import ConfigError
+from robolearn.errors import ConfigError, SpecError
 
 __all__ = ["ConvConfig", "ConvEncoder", "ImageEncoder", "ResNetConfig", "SpatialSoftmax", "crop", "feature_map"]
 
@@ -71,6 +71,13 @@ class ImageEncoder(nn.Module):
         self.backbone = feature_map({18: "resnet18", 34: "resnet34"}[config.layers], "group", channels)
         if config.pool == "spatial_softmax":
             rows, columns = (-(-side // 32) for side in self.size)
+            if rows == columns == 1:  # one cell has one place: whatever is seen, the keypoints are the same
+                raise SpecError(
+                    "Pictures are too small for keypoints.",
+                    found=f"{self.size[0]} x {self.size[1]} px after the crop",
+                    expected="a side of more than 32 px",
+                    do="set policy.encoder.image.pool=average, or name=conv",
+                )
             self.pool, features = SpatialSoftmax(512, config.keypoints, rows, columns), 2 * config.keypoints
         else:
             self.pool, features = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 512

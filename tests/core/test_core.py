@@ -132,6 +132,7 @@ def test_plain_data_becomes_a_typed_config_and_back():
     config = parse(Options, {"steps": 3, "rate": 1, "network": {"name": "large", "rates": [1, 2.5]}})
     assert config == Options(3, 1.0, network=Large(rates=(1.0, 2.5)))
     assert parse(Options, to_dict(config)) == config
+    assert parse(Options, {"steps": 3, "network": {"width": 2}}).network == Small(width=2)
     assert config_hash(config) == config_hash(parse(Options, to_dict(config))) != config_hash(Options(4))
 
 
@@ -143,11 +144,12 @@ def test_plain_data_becomes_a_typed_config_and_back():
         ({"steps": "3"}, r"config.steps has the wrong type.\s+found: '3' \(str\)"),
         ({"steps": True}, "config.steps has the wrong type"),
         ({"steps": 1.5}, "config.steps has the wrong type"),
-        ({"steps": 1, "rate": float("nan")}, "not a number"),
+        ({"steps": 1, "rate": float("nan")}, "not finite"),
         ({"steps": 1, "mode": "c"}, "config.mode is not one of its values"),
         ({"steps": 1, "network": {"name": "larg"}}, "did you mean 'large'"),
         ({"steps": 1, "network": {"name": "small", "depth": 3}}, "Unknown key 'config.network.depth'"),
-        ({"steps": 1, "network": {"_target_": "os.system"}}, "name is unknown"),
+        ({"steps": 1, "network": {"name": None}}, "name is unknown"),
+        ({"steps": 1, "network": {"_target_": "os.system"}}, "Unknown key 'config.network._target_'"),
         ({"steps": 1, "nested": [1]}, "a mapping"),
         ([1], "a mapping of Options"),
     ],

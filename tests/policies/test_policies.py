@@ -158,11 +158,27 @@ def test_flow_draws_several_noises_for_one_observation(bench, monkeypatch):
         ("diffusion", {"sampler": {"name": "ddpm", "steps": 101}}),
         ("diffusion", {"sampler": {"name": "dddim"}}),
         ("diffusion", {"prediction": "noise"}),
+        ("diffusion", {"spline": {"points": 4}}),
+        ("diffusion", {"sampler": {"name": "ddim", "steps": 1}}),
+        ("flow", {"network": {"name": "mlp", "time_width": 3}}),
+        ("flow", {"network": {"name": "unet", "groups": 0}}),
+        ("flow", {"network": {"name": "unet", "time_width": 7}}),
+        ("act", {"layers": {"heads": 0}}),
+        ("act", {"layers": {"width": 0}}),
+        ("beso", {"noise": {"sigma_max": float("inf")}}),
+        ("ranked", {"policy": {"history": 2}}),
     ],
 )
 def test_bad_options_are_config_errors(name, options):
     with pytest.raises(ConfigError, match="expected"):
         parse(resolve("policy", name), {"name": name, **options})
+
+
+def test_pictures_of_one_cell_have_no_keypoints(bench):
+    spec = replace(bench.state, observations={"observation.images.top": Feature("image", (3, 32, 32))})
+    with pytest.raises(SpecError, match="too small for keypoints"):
+        bench.policy("flow", spec)
+    bench.policy("flow", spec, encoder={"image": {"name": "resnet", "pool": "average"}})
 
 
 def test_a_chunk_that_no_unet_holds_is_refused(bench):

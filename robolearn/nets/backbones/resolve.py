@@ -60,7 +60,12 @@ def vocabulary_of(config: BackboneConfig) -> int:
     text = config.options.get("text_config") or config.options
     size = text.get("vocab_size") or config.options.get("vocab_size")
     if not isinstance(size, int):
-        raise ConfigError("The options of a backbone state the size of its vocabulary.", expected="vocab_size")
+        raise ConfigError(
+            "The options of a backbone state the size of its vocabulary.",
+            found=f"{config.name} with {', '.join(config.options) or 'no options'}",
+            expected="vocab_size",
+            do=f"set policy.backbone={config.name}, a size of it or its folder",
+        )
     return size
 
 

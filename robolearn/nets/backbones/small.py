@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robolearn.config import parse
+from robolearn.errors import ConfigError, SpecError
 from robolearn.nets.backbones.base import Backbone, BackboneConfig, Tokens
 from robolearn.nets.decoder import Layer, LayerSizes, Norm, rotary
 from robolearn.nets.vision import crop
@@ -40,6 +41,13 @@ class SmallOptions:
     shift: int = 4
     views: int = 8  # the most pictures that have places of their own
     refine_first: bool = False  # by what is asked for, as every later stage is
+
+    def __post_init__(self):
+        sizes = (self.image_size, *self.stages, self.width, self.depth, self.heads, self.sentence_dim, self.views)
+        if not self.stages or min(sizes) < 1 or self.shift < 0 or self.width % (2 * self.heads):
+            raise ConfigError(
+                "A backbone of this size cannot be built.", found=self, expected="positive sizes, heads of even width"
+            )
 
 
 class Small(Backbone):
@@ -80,6 +88,13 @@ class Small(Backbone):
     def embed(self, pictures: Tensor, text: Tensor) -> Tokens:
         """Return the tokens of pictures [B,V,3,H,W] in [0, 1], then one for each of the sentences [B,S]."""
         views = pictures.shape[1]
+        if views > len(self.cameras):
+            raise SpecError(
+                "There are more pictures than the backbone has places for.",
+                found=f"{views} over cameras and history",
+                expected=f"at most {len(self.cameras)}",
+                do="set policy.backbone.options.views",
+            )
         sentence = F.layer_norm(text, text.shape[-1:])
         maps = self.vlm["vision"](pictures.flatten(0, 1), sentence.repeat_interleave(views, 0))
         seen = maps.flatten(2).transpose(1, 2).unflatten(0, (-1, views)) + self.places + self.cameras[:views]
