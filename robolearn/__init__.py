@@ -2,8 +2,8 @@
 
     import robolearn
 
-    actor = robolearn.load("outputs/demo/checkpoint")
-    result = robolearn.evaluate(actor, robolearn.make_env("pick_place", num_envs=16), episodes=100)
+    actor = robolearn.load("outputs/first")  # of ./run demo out=outputs/first
+    result = robolearn.evaluate(actor, robolearn.make_env("pick_place", num_envs=16))
 
 Everything below is imported on first use; `import robolearn` itself loads no heavy library.
 """

@@ -132,17 +132,8 @@ def _model_card(folder: Path) -> str:
 
 
 def _results(folder: Path) -> str:
-    found = next(
-        (
-            path
-            for path in (
-                folder / "result.json",
-                *(parent / "result.json" for parent in list(folder.resolve().parents)[:2]),
-            )
-            if path.is_file()
-        ),
-        None,
-    )
+    places = (folder, *folder.resolve().parents[:2])  # of a checkpoint, its run's
+    found = next((path for place in places if (path := place / "result.json").is_file()), None)
     result = _read(found) if found else {}
     if "success_rate" not in result:
         return "No evaluation is recorded beside these weights.\n\n"

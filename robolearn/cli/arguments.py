@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from robolearn.errors import ConfigError, suggest
 
@@ -27,6 +28,14 @@ class Arguments:
         return next(
             (item.partition("=")[2] for item in reversed(self.overrides) if item.startswith(key + "=")), default
         )
+
+    def accept(self, *keys: str) -> Self:
+        """Return the arguments; raises `ConfigError` for an override of anything but `keys`."""
+        for item in self.overrides:
+            key = item.partition("=")[0]
+            if key not in keys:
+                raise ConfigError(f"Unknown key '{key}'.", expected=suggest(key, keys))
+        return self
 
 
 def parse_arguments(arguments: Sequence[str], usage: str, names: int = 0) -> Arguments:

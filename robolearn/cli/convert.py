@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from robolearn.cli.arguments import parse_arguments
 from robolearn.cli.show import say
-from robolearn.errors import ConfigError, suggest
+from robolearn.errors import ConfigError
 
 __all__ = ["main"]
 
@@ -19,11 +19,7 @@ _KEYS = ("out", "rate_hz", "backbone", "unnorm_key")
 
 def main(arguments: Sequence[str]) -> None:
     """Convert one folder."""
-    given = parse_arguments(arguments, _USAGE, names=1)
-    for item in given.overrides:
-        key = item.partition("=")[0]
-        if key not in _KEYS:
-            raise ConfigError(f"Unknown key '{key}'.", expected=suggest(key, _KEYS))
+    given = parse_arguments(arguments, _USAGE, names=1).accept(*_KEYS)
     missing = [f"{key}=" for key in _KEYS[:2] if not given.value(key)]
     if not given.names or missing:
         raise ConfigError("Something is missing.", found=", ".join(missing) or "no folder", expected=_rest(_USAGE))

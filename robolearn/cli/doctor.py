@@ -28,7 +28,7 @@ _COST = {
     "gymnasium": "no adapters to gymnasium suites",
     "gym-pusht": "no Push-T environment",
     "numba": "environments step in plain numpy, several times slower",
-    "diffusers": "no diffusion policy",
+    "diffusers": "no UniPC sampler of diffusion policies",
     "pyarrow": "no LeRobot datasets",
     "av": "no videos are read or written",
     "zarr": "no diffusion-policy zarr datasets",
@@ -56,7 +56,7 @@ raise SystemExit(0 if picture[16, 16, 0] > 40 else 3)
 
 def main(arguments: Sequence[str]) -> None:
     """Print what was checked: thing, state, what it means."""
-    given = parse_arguments(arguments, _USAGE)
+    given = parse_arguments(arguments, _USAGE).accept("out")
     rows = [_python(), *_machine(), _gpu(), *_opengl(), _data(), *_libraries()]
     table("", ("thing", "state", "what it means"), rows)
     if given.value("out"):
@@ -92,7 +92,7 @@ def _gpu() -> tuple[str, str, str]:
         done = None
     if done is None or done.returncode != 0 or not done.stdout.strip():
         return ("GPU", "none found", "training and inference run on the CPU; large networks will be slow")
-    return ("GPU", "; ".join(done.stdout.strip().splitlines()), "train.device=cuda uses it")
+    return ("GPU", "; ".join(done.stdout.strip().splitlines()), "device=auto uses it")
 
 
 def _opengl() -> list[tuple[str, str, str]]:

@@ -21,8 +21,7 @@ Fetches a checkpoint or dataset from the hub (user/name) or from a folder (./nam
 
 def push(arguments: Sequence[str]) -> None:
     """Send one folder."""
-    given = parse_arguments(arguments, _PUSH, names=1)
-    _known(given, ("to", "private"))
+    given = parse_arguments(arguments, _PUSH, names=1).accept("to", "private")
     folder, target = _name(given, _PUSH), _to(given, _PUSH)
     private = given.value("private", "true")
     if private not in ("true", "false"):
@@ -32,8 +31,7 @@ def push(arguments: Sequence[str]) -> None:
 
 def pull(arguments: Sequence[str]) -> None:
     """Fetch one folder."""
-    given = parse_arguments(arguments, _PULL, names=1)
-    _known(given, ("to", "kind", "revision"))
+    given = parse_arguments(arguments, _PULL, names=1).accept("to", "kind", "revision")
     kind = given.value("kind", "model")
     if kind not in ("model", "dataset"):
         raise ConfigError(f"Unknown kind '{kind}'.", expected=suggest(kind, ("model", "dataset")))
@@ -51,10 +49,3 @@ def _to(given: Arguments, usage: str) -> str:
     if not given.value("to"):
         raise ConfigError("to= is missing.", expected=usage.splitlines()[0])
     return given.value("to")
-
-
-def _known(given: Arguments, keys: Sequence[str]) -> None:
-    for item in given.overrides:
-        key = item.partition("=")[0]
-        if key not in keys:
-            raise ConfigError(f"Unknown key '{key}'.", expected=suggest(key, keys))
