@@ -1,6 +1,7 @@
 """The page of a dataset, and how fast it reads."""
 
 import base64
+import importlib.util
 import json
 import re
 
@@ -13,7 +14,7 @@ from robolearn.data.lerobot_v3 import LeRobotReader
 from robolearn.data.lerobot_writer import LeRobotWriter, WriterOptions
 from robolearn.data.synthetic import STATE_SPEC, camera_spec, frame, record
 from robolearn.data.video import decode_span, probe
-from robolearn.errors import ConfigError, DataError
+from robolearn.errors import ConfigError, DataError, MissingLibraryError
 
 TOP = "observation.images.top"
 
@@ -49,6 +50,26 @@ def test_nothing_in_a_dataset_becomes_script(tmp_path):
     view({"path": str(tmp_path / "set"), "out": str(tmp_path / "page.html")})
     assert "alert(1)</script>" not in (tmp_path / "page.html").read_text()
     assert content(tmp_path / "page.html")["episodes"][0]["task"] == "</script><script>alert(1)</script>"
+
+
+def test_a_recording_for_rerun(tmp_path):
+    root = record(tmp_path / "set", [3, 7], camera_spec(16), WriterOptions(images="image"))
+    out = tmp_path / "set.rrd"
+    if importlib.util.find_spec("rerun") is None:
+        with pytest.raises(MissingLibraryError, match="rerun"):
+            view({"path": str(root), "out": str(out)})
+        assert not out.exists()
+        return
+    from rerun.experimental import RrdReader
+
+    view({"path": str(root), "out": str(out), "episodes": [1]})
+    chunks = [chunk for chunk in RrdReader(out).stream() if chunk.entity_path.startswith("/episode_1/")]
+    rows = {path: sum(c.num_rows for c in chunks if c.entity_path == path) for path in {c.entity_path for c in chunks}}
+    assert rows == {f"/episode_1/{key}": 7 for key in (TOP, "observation.state", "action")}
+    stored = next(chunk for chunk in chunks if chunk.entity_path.endswith("/action")).to_record_batch().to_pydict()
+    wanted = LeRobotReader(root).read(1, ["action"])["action"]
+    assert next(values for name, values in stored.items() if "scalars" in name) == wanted.tolist()
+    assert stored["frame"] == list(range(7))
 
 
 def test_mistakes(tmp_path):
