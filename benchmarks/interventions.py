@@ -1,17 +1,22 @@
 """The intervention loop on the twin: a poor policy, a human beside it, rounds of correction, a better policy.
 
-    python benchmarks/interventions.py [--quick] [--json FILE]
+    python benchmarks/interventions.py [--folder DIR] [--minutes 14] [--quick] [--json FILE]
 
 A stand-in for the human (`Helper`) teleoperates through the same jog, executor and safety filter as a person
-would. It demonstrates a few episodes; a policy is cloned from them. In every round the policy acts on the
+would. It demonstrates a few episodes, too few; a policy is cloned from them. In every round the policy acts on the
 twin; when it makes no progress the helper rewinds, corrects and hands back. The policy is trained anew on all
-episodes so far, with the corrections counting for half of the loss (Sirius) and unweighted; the other arm of the
-comparison gets the same number of plain demonstrations instead. Success is counted without help, in the
-simulated task, on seeds that nothing else uses.
+episodes so far, with the corrections counting for half of the loss (Sirius) and unweighted. The other arms of the
+comparison get plain demonstrations instead: as many steps of the human's as the corrections took, and as many
+episodes. Success is counted without help, in the simulated task, on seeds that nothing else uses.
+
+What is done is kept in DIR; a run begins no new part after `--minutes`, and the next one goes on from there.
 """
 
+import argparse
+import json
 import shutil
-import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +24,8 @@ from typing import Any
 import numpy as np
 
 import robolearn
-from robolearn.benchmark import Options, Row, finish, parse_options
-from robolearn.evaluation import EvalConfig, EvalResult
+from robolearn.benchmark import Options, Row, finish
+from robolearn.evaluation import EvalConfig, write_json
 from robolearn.hardware import commands
 from robolearn.hardware.deploy import RobotConfig, TwinOptions
 from robolearn.hardware.limits import SafetyConfig
@@ -34,6 +39,7 @@ from robolearn.run import parse_run
 BASE_M = (-0.56, 0.0, 0.912)
 TABLE_M, SPEED_M_S, SPEED_RAD_S, RATE_HZ = 0.8, 0.2, 0.6, 20.0
 MAX_STEPS = 400
+_HELD = 10  # steps until an arm that holds is at rest
 KEYS = ["observation.state", "observation.environment_state"]
 ROBOT = RobotConfig(
     ros=RosRobotConfig(
@@ -57,12 +63,17 @@ class Helper:
         self._patience = None if patience_s is None else round(patience_s * RATE_HZ)
         self._seen: Reading | None = None
         self._best, self._since, self._rest, self._helping = -np.inf, 0, 0, self._patience is None
-        self._stage = self._count = 0
+        self._stage = self._count = self._held = 0
 
     def show(self, reading: Reading, signals: Any) -> None:
-        self._seen = reading
+        self._seen, self._held = reading, self._held + 1 if signals["mode"] == "hold" else 0
 
     def close(self) -> None: ...
+
+    @property
+    def steps(self) -> int:
+        """How many steps it has been asked for."""
+        return self._count
 
     def read(self) -> Twist:
         self._count += 1
@@ -79,6 +90,9 @@ class Helper:
         stage, progress = self._progress()
         if self._patience is None:
             return self._help() if stage < 3 else replace(self._help(), mark="success" if self._done() else "")
+        if self._held:  # what the policy asked for made the arm hold
+            self._helping, self._stage, self._rest = True, stage, 0
+            return Twist(mark="takeover") if self._held == _HELD else Twist()
         if self._helping:
             if self._rest > 0:
                 self._rest -= 1
@@ -152,22 +166,26 @@ def open_sink(folder: Path) -> Any:
     return lambda spec: resolve("sink", "lerobot")(folder, spec, {"append": (folder / "meta").is_dir()})
 
 
-def demonstrate(folder: Path, episodes: int, seed: int) -> None:
-    """Add demonstrations to a dataset."""
-    for episode in range(episodes):
+def demonstrate(folder: Path, seeds: range, steps: int | None = None) -> dict[str, int]:
+    """Add demonstrations to a dataset, one per seed or until they took `steps`; returns their numbers."""
+    counts = {"episodes": 0, "human_steps": 0}
+    for seed in seeds:
+        if steps is not None and counts["human_steps"] >= steps:
+            break
         helper = Helper()
-        commands.record(
-            ROBOT, helper, open_sink(folder), "", 1, MAX_STEPS / RATE_HZ, RATE_HZ, True, "ee_pose", seed + episode
-        )
+        commands.record(ROBOT, helper, open_sink(folder), "", 1, MAX_STEPS / RATE_HZ, RATE_HZ, True, "ee_pose", seed)
+        counts["episodes"] += 1
+        counts["human_steps"] += helper.steps
+    return counts
 
 
-def correct(folder: Path, checkpoint: Path, episodes: int, seed: int) -> dict[str, int]:
+def correct(folder: Path, checkpoint: Path, seeds: range) -> dict[str, int]:
     """Let the policy act, the helper beside it, and add the episodes to a dataset."""
     counts = {"successes": 0, "interventions": 0, "steps": 0, "human_steps": 0}
     actor = robolearn.load(checkpoint)
-    for episode in range(episodes):
+    for seed in seeds:
         result = commands.rollout(
-            ROBOT, actor, 1, 8, MAX_STEPS, seed + episode, Helper(2.0), open_sink(folder), "", True, "ee_pose"
+            ROBOT, actor, 1, 8, MAX_STEPS, seed, Helper(2.0), open_sink(folder), "", True, "ee_pose"
         )
         (outcome,) = result["episodes"]
         counts["successes"] += outcome["success"]
@@ -176,7 +194,7 @@ def correct(folder: Path, checkpoint: Path, episodes: int, seed: int) -> dict[st
     return counts
 
 
-def clone(folder: Path, out: Path, steps: int, weights: dict[str, Any] | None, seed: int = 0) -> Path:
+def clone(folder: Path, out: Path, steps: int, weights: dict[str, Any] | None) -> Path:
     """Train a flow policy on a dataset and return its checkpoint."""
     relative = {
         "name": "relative_action",
@@ -187,53 +205,97 @@ def clone(folder: Path, out: Path, steps: int, weights: dict[str, Any] | None, s
         "policy": {"name": "flow", "network": {"name": "mlp", "width": 512, "depth": 2}},
         "data": {"path": str(folder), "keys": KEYS, "transforms": [relative], "weights": weights},
         "train": {"steps": steps, "ema_decay": 0.998, "ema_every": 4, "save_every": 100_000},
-        "seed": seed,
+        "seed": 0,
         "out": str(out),
         "device": "cpu",
     }
+    shutil.rmtree(out, ignore_errors=True)
     return robolearn.train(parse_run(plain)).checkpoint
 
 
-def evaluate(checkpoint: Path, episodes: int) -> EvalResult:
+def evaluate(checkpoint: Path, episodes: int) -> dict[str, Any]:
     """Return success without help in the simulated task, at the helper's pace."""
     env = robolearn.make_env("pick_place", num_envs=50, options={"max_steps": MAX_STEPS})
-    return robolearn.evaluate(robolearn.load(checkpoint), env, EvalConfig(episodes=episodes))
+    rate = robolearn.evaluate(robolearn.load(checkpoint), env, EvalConfig(episodes=episodes)).success
+    return {"value": rate.value, "low": rate.low, "high": rate.high, "episodes": episodes}
+
+
+class Parts:
+    """Does every named part once; what it returned is kept in a file."""
+
+    def __init__(self, folder: Path, minutes: float):
+        self.folder, self._end_s = folder, time.monotonic() + 60 * minutes
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def once(self, name: str, work: Callable[[], Any]) -> Any:
+        """Return what `work` returned, now or in an earlier run; stops the run when its time is over."""
+        file = self.folder / f"{name}.json"
+        if not file.is_file():
+            if time.monotonic() > self._end_s:
+                raise SystemExit(f"next: {name}; run the same command again")
+            write_json(file, {"result": work()})
+        return json.loads(file.read_text())["result"]
+
+    def grown(self, name: str, before: str, grow: Callable[[Path], Any]) -> Any:
+        """Return what `grow` returned, which adds episodes to a copy `name` of the dataset `before`."""
+
+        def work() -> Any:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+            if (self.folder / before).is_dir():
+                shutil.copytree(self.folder / before, self.folder / name)
+            return grow(self.folder / name)
+
+        return self.once(f"data_{name}", work)
 
 
 def main() -> None:
-    options = parse_options(__doc__ or "")
-    with tempfile.TemporaryDirectory() as scratch:
-        finish(measure(Path(scratch), options), options)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("outputs/interventions"))
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    measure(Parts(given.folder, given.minutes), Options(given.quick, given.json))
 
 
-def measure(root: Path, options: Options) -> list[Row]:
+def measure(parts: Parts, options: Options) -> list[Row]:
     """Return one row per round and way of learning."""
-    first, each, rounds, steps, episodes = (4, 3, 1, 200, 20) if options.quick else (10, 20, 2, 2000, 200)
-    demonstrate(root / "demonstrated", first, seed=1000)
-    shutil.copytree(root / "demonstrated", root / "corrected")
-    policy = clone(root / "demonstrated", root / "run0", steps, None)
-    rows = [row("cloned", evaluate(policy, episodes), f"{first} demonstrations")]
-    finish(rows, options)
-    for number in range(1, rounds + 1):
-        counts = correct(root / "corrected", policy, each, seed=10_000 * number)
-        demonstrate(root / "demonstrated", each, seed=10_000 * number)
-        said = f"{first} + {number * each} episodes, " + ", ".join(f"{value} {key}" for key, value in counts.items())
-        weights = {"share": 0.5, "before_s": 2.0}
-        policy = clone(root / "corrected", root / f"weighted{number}", steps, weights)
-        rows.append(row(f"round{number}_weighted", evaluate(policy, episodes), said))
-        unweighted = clone(root / "corrected", root / f"unweighted{number}", steps, None)
-        rows.append(row(f"round{number}_unweighted", evaluate(unweighted, episodes), "the same episodes"))
-        plain = clone(root / "demonstrated", root / f"plain{number}", steps, None)
-        rows.append(row(f"round{number}_demonstrations", evaluate(plain, episodes), f"{first} + {number * each}"))
+    first, each, rounds, steps, episodes = (4, 3, 1, 200, 20) if options.quick else (10, 20, 3, 2000, 500)
+    rows: list[Row] = []
+
+    def learn(name: str, data: str, weights: dict[str, Any] | None, note: str) -> Path:
+        out = parts.folder / f"run_{name}"
+        checkpoint = Path(parts.once(f"trained_{name}", lambda: str(clone(parts.folder / data, out, steps, weights))))
+        rows.append(row(name, parts.once(f"evaluated_{name}", lambda: evaluate(checkpoint, episodes)), note))
         finish(rows, options)  # a long run leaves what it has
+        return checkpoint
+
+    counts = parts.grown("first", "", lambda folder: demonstrate(folder, range(1000, 1000 + first)))
+    policy = learn("cloned", "first", None, f"{first} demonstrations, {counts['human_steps']} human steps")
+    corrected = by_steps = by_episodes = "first"
+    for number in range(1, rounds + 1):
+        seeds, actor = range(10_000 * number, 10_000 * number + each), policy
+        before, corrected = corrected, f"corrected{number}"
+        counts = parts.grown(corrected, before, lambda folder, a=actor, s=seeds: correct(folder, a, s))
+        human = counts["human_steps"]
+        before, by_steps = by_steps, f"by_steps{number}"
+        fewer = parts.grown(by_steps, before, lambda folder, s=seeds, h=human: demonstrate(folder, s, h))
+        before, by_episodes = by_episodes, f"by_episodes{number}"
+        more = parts.grown(by_episodes, before, lambda folder, s=seeds: demonstrate(folder, s))
+        said = ", ".join(f"{value} {key}" for key, value in counts.items())
+        weights = {"share": 0.5, "before_s": 2.0}
+        policy = learn(f"round{number}_weighted", corrected, weights, f"{each} more rollouts: {said}")
+        learn(f"round{number}_unweighted", corrected, None, "the same")
+        for name, data, added in (("human_steps", by_steps, fewer), ("episodes", by_episodes, more)):
+            note = f"{added['episodes']} more demonstrations, {added['human_steps']} human steps"
+            learn(f"round{number}_demonstrations_equal_{name}", data, None, note)
     return rows
 
 
-def row(name: str, result: EvalResult, note: str) -> Row:
+def row(name: str, rate: dict[str, Any], note: str) -> Row:
     """Return a row with its Wilson interval."""
-    rate = result.success
-    interval = f"[{100 * rate.low:.1f}, {100 * rate.high:.1f}] of {len(result.outcomes)}"
-    return Row(name, "% success", 100 * rate.value, note=f"{interval}; {note}")
+    interval = f"[{100 * rate['low']:.1f}, {100 * rate['high']:.1f}] of {rate['episodes']}"
+    return Row(name, "% success", 100 * rate["value"], note=f"{interval}; {note}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ processes, for ten seconds each (two with --quick).
 """
 
 import asyncio
+import contextlib
 import multiprocessing
 import socket
 import time
@@ -85,7 +86,8 @@ def connect_bare(port: int) -> Callable[[], object]:
     frame = pack(observation())
     while True:
         try:
-            client = websockets.sync.client.connect(f"ws://127.0.0.1:{port}", compression=None, max_size=None)
+            opened = websockets.sync.client.connect(f"ws://127.0.0.1:{port}", compression=None, max_size=None)
+            client = contextlib.ExitStack().enter_context(opened)
             break
         except ConnectionRefusedError:
             time.sleep(0.1)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from robolearn.contracts import Actor
+from robolearn.errors import HardwareError
 from robolearn.hardware.deploy import RobotConfig
 from robolearn.hardware.observe import Reading
 from robolearn.hardware.record import HUMAN, POLICY, REWIND, EpisodeWriter, Recorded
@@ -144,7 +145,13 @@ class _Episode:
     def _decide(self, twist: Twist, reading: Reading) -> np.ndarray | None:
         """Return new targets [K,J+1], written to the executor; None while the last ones are followed."""
         if self._who == POLICY:
-            return self._worker.step(reading)
+            try:
+                return self._worker.step(reading)
+            except HardwareError:  # such as a pose out of reach
+                if self._device is None:
+                    raise
+                self._session.request("hold")  # until the human takes over
+                return None
         if self._who == HUMAN:
             targets = self._jog.step(twist)
         else:

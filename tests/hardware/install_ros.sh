@@ -1,10 +1,16 @@
 #!/usr/bin/env bash
-# Installs rclpy (Kilted) as a test peer into an environment of its own: tests/hardware/install_ros.sh [FOLDER]
+# Installs rclpy as a test peer into an environment of its own: tests/hardware/install_ros.sh [kilted|jazzy] [FOLDER]
 set -euo pipefail
 root=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../..")
-folder=${1:-$root/.ros}
+distro=${1:-kilted}
+case $distro in
+  kilted) rclpy=9.1.2 messages='>=5.5,<5.6' folder=${2:-$root/.ros} ;;
+  jazzy) rclpy=7.1.6 messages='>=5.3,<5.4' folder=${2:-$root/.ros-jazzy} ;;
+  *) echo "unknown distribution '$distro': kilted or jazzy" >&2; exit 2 ;;
+esac
 uv=$(command -v uv || echo "$root/.tools/bin/uv")  # where ./run setup leaves one, beside its Python
 "$uv" venv --quiet --python "$(realpath "$root/.venv/bin/python")" "$folder"
-"$uv" pip install --quiet --python "$folder/bin/python" \
-  "ros-rclpy[fastrtps]" ros-std-msgs ros-std-srvs ros-sensor-msgs ros-trajectory-msgs ros-diagnostic-msgs rosbags numpy
-echo "ROBOLEARN_ROS_PYTHON=$folder/bin/python"
+"$uv" pip install --quiet --python "$folder/bin/python" "ros-rclpy[fastrtps]==$rclpy" rosbags numpy \
+  "ros-std-msgs$messages" "ros-std-srvs$messages" "ros-sensor-msgs$messages" "ros-trajectory-msgs$messages" \
+  "ros-diagnostic-msgs$messages"
+echo "rclpy of $distro is in $folder"

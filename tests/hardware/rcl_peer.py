@@ -2,6 +2,7 @@
 
 rcl_peer.py echo SECONDS     repeats /ping as /pong, and reports
 rcl_peer.py arm SECONDS      publishes joint states at 250 Hz that follow /forward_position_controller/commands
+rcl_peer.py codec FILE       reads and writes again the messages of FILE, as ROS itself serialises them
 rcl_peer.py node FILE        runs the policy node with a scripted actor on the robot of FILE, and drives it by services
 """
 
@@ -117,9 +118,29 @@ def node(file):
     return {"answers": answers, "before": before, "acting": acting, "held": held, "again": again}
 
 
+def codec(file):
+    from importlib import import_module
+
+    from rclpy.serialization import deserialize_message, serialize_message
+
+    again, missing = {}, []
+    with open(file) as given:
+        messages_by_kind = json.load(given)
+    for kind, samples in messages_by_kind.items():
+        package, _, name = kind.split("/")
+        try:
+            form = getattr(import_module(f"{package}.msg"), name)
+        except (ModuleNotFoundError, AttributeError):
+            missing.append(kind)
+            continue
+        again[kind] = [serialize_message(deserialize_message(bytes.fromhex(text), form)).hex() for text in samples]
+    return {"again": again, "missing": missing}
+
+
 def main():
-    if sys.argv[1] == "node":
-        sys.stdout.write("\n" + json.dumps(node(sys.argv[2])) + "\n")
+    if sys.argv[1] in ("node", "codec"):
+        result = {"node": node, "codec": codec}[sys.argv[1]](sys.argv[2])
+        sys.stdout.write("\n" + json.dumps(result) + "\n")
         return
     transport = RclTransport(77, "peer")
     result = {"echo": echo, "arm": arm}[sys.argv[1]](transport, float(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""Against real rclpy peers, when an environment with one is there (tests/hardware/install_ros.sh)."""
+"""Against real rclpy peers, Kilted and Jazzy, when their environments are there (tests/hardware/install_ros.sh)."""
 
 import json
 import os
@@ -19,21 +19,28 @@ from robolearn.hardware.transport import LATCHED
 from robolearn.robots.panda import PANDA
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTHON = Path(os.environ.get("ROBOLEARN_ROS_PYTHON", ROOT / ".ros" / "bin" / "python"))
+PYTHONS = {
+    "kilted": Path(os.environ.get("ROBOLEARN_ROS_PYTHON", ROOT / ".ros" / "bin" / "python")),
+    "jazzy": Path(os.environ.get("ROBOLEARN_JAZZY_PYTHON", ROOT / ".ros-jazzy" / "bin" / "python")),
+}
 STATE = "sensor_msgs/msg/JointState"
 
-pytestmark = pytest.mark.skipif(
-    not PYTHON.exists(), reason="NO RCLPY PEER: run tests/hardware/install_ros.sh to test against real ROS 2"
-)
+
+@pytest.fixture(params=PYTHONS)
+def python(request):
+    found = PYTHONS[request.param]
+    if not found.exists():
+        pytest.skip(f"NO RCLPY PEER: run tests/hardware/install_ros.sh {request.param} to test against real ROS 2")
+    return found
 
 
 @pytest.fixture
-def peer():
+def peer(python):
     running = []
 
     def start(*arguments):
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-        command = [str(PYTHON), str(ROOT / "tests/hardware/rcl_peer.py"), *map(str, arguments)]
+        command = [str(python), str(ROOT / "tests/hardware/rcl_peer.py"), *map(str, arguments)]
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         running.append(process)
         return process
@@ -88,6 +95,59 @@ def test_joint_states_cross_both_ways_unchanged(peer, transport):
     assert subscriber.malformed == 0
 
 
+PACKAGES = ("builtin_interfaces", "std_msgs", "geometry_msgs", "sensor_msgs", "trajectory_msgs", "diagnostic_msgs")
+NUMBERS = {"bool": "?", "byte": "i1", "octet": "i1", "char": "u1", "float32": "f4", "float64": "f8"}
+NUMBERS |= {
+    f"{sign}int{bits}": f"{code}{bits // 8}" for sign, code in (("", "i"), ("u", "u")) for bits in (8, 16, 32, 64)
+}
+
+
+def anything(kind, draw):
+    """Return a message of `kind` with random contents."""
+    fields = messages.types().fielddefs[kind][1]
+    return messages.message(kind, *(field(description, draw) for _, description in fields))
+
+
+def field(description, draw):
+    node, inner = description
+    name = node.name
+    if name == "BASE":
+        return value(inner[0], draw)
+    if name == "NAME":
+        return anything(inner, draw)
+    size = inner[1] if name == "ARRAY" else int(draw.integers(0, min(inner[1] or 4, 4) + 1))
+    items = [field(inner[0], draw) for _ in range(size)]
+    plain = inner[0][0].name == "BASE" and inner[0][1][0] in NUMBERS
+    return np.array(items, NUMBERS[inner[0][1][0]]) if plain else items
+
+
+def value(base, draw):
+    if base == "string":
+        return "".join(draw.choice(list("abc xyz/0é"), int(draw.integers(0, 9))))
+    if base == "bool":
+        return bool(draw.integers(0, 2))
+    if base.startswith("float"):
+        return float(np.float32(draw.normal()))
+    low, high = np.iinfo(NUMBERS[base]).min, np.iinfo(NUMBERS[base]).max
+    return int(draw.integers(low, high, dtype=NUMBERS[base], endpoint=True))
+
+
+def test_every_standard_message_is_read_and_written_as_ros_does(peer, tmp_path):
+    draw = np.random.default_rng(0)
+    kinds = sorted(kind for kind in messages.types().fielddefs if kind.split("/")[0] in PACKAGES and "/msg/" in kind)
+    sent = {kind: [messages.encode(anything(kind, draw)).hex() for _ in range(5)] for kind in kinds}
+    (tmp_path / "messages.json").write_text(json.dumps(sent))
+    report = result(peer("codec", tmp_path / "messages.json"), 120)
+    assert len(report["again"]) > 80
+    assert not [kind for kind in report["missing"] if "Event" not in kind]
+    for kind, samples in report["again"].items():
+        for ours, theirs in zip(sent[kind], samples, strict=True):
+            ours, theirs = bytes.fromhex(ours), bytes.fromhex(theirs)
+            size = min(len(ours), len(theirs))  # theirs may be padded at the end
+            assert theirs[4:size] == ours[4:size], kind
+            assert messages.encode(messages.decode(theirs, kind)) == ours, kind
+
+
 def test_a_closed_loop_at_250_hz_by_counts(peer, transport):
     process = peer("arm", 12)
     robot = RosRobot(PANDA, transport, RosRobotConfig("forward", connect_s=30))
@@ -134,7 +194,7 @@ def test_the_node_runs_a_policy_and_obeys_its_services(peer, tmp_path):
     assert report["held"][0] == "holding"
 
 
-def test_a_latched_message_reaches_a_late_node(peer, transport):
+def test_a_latched_message_reaches_a_late_node(python, transport):
     publisher = transport.publisher("/robot_description", "std_msgs/msg/String", LATCHED)
     publisher.publish(messages.message("std_msgs/msg/String", "<robot/>"))
     code = (
@@ -147,6 +207,6 @@ def test_a_latched_message_reaches_a_late_node(peer, transport):
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     run = subprocess.run(
-        [str(PYTHON), "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
+        [str(python), "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
     )
     assert "<robot/>" in run.stdout

@@ -123,7 +123,7 @@ def test_record_then_replay(config, sinks, open_sink):
     assert times == pytest.approx(0.05 * np.arange(31), abs=0.011)
     actions = np.array([frame["action"] for frame in frames])
     states = np.array([frame["observation.state"] for frame in frames])
-    assert np.abs(states[1:, :7] - actions[:-1, :7]).max() < 0.03  # an action is where the arm is one step later
+    assert np.abs(states[1:, :7] - actions[:-1, :7]).max() < 0.03  # an action is about where the arm is one step later
     assert actions[-1, 7] < actions[0, 7] - 0.05
     assert all(frame["intervention"][0] == 1.0 for frame in frames)
     report = commands.replay(config, sink, 0, simulated=True)
@@ -161,6 +161,24 @@ def test_who_acted_is_stored_per_step(config, sinks, open_sink):
     assert np.abs(np.diff(heights[:9, :7], axis=0)).max() < 5e-3
     assert np.abs(np.diff(heights[10:24, :7], axis=0)).max() > 5e-3
     assert metadata["success"] == episode["success"]
+
+
+@pytest.mark.parametrize("away_m", [0.4, 3.0])
+def test_a_human_takes_over_what_the_policy_made_hold(config, sinks, open_sink, away_m):
+    """A first target too far away, or out of reach: nothing moves and nothing is recorded until the human acts."""
+    actor = Seeker()
+    act = actor.act
+    actor.act = lambda obs, noise, prefix=None: act(obs, noise) + np.eye(5)[0] * away_m
+    options = {"device": Helper(None, 20), "open_sink": open_sink, "simulated": True}
+    result = commands.rollout(config, actor, 1, 8, 40, seed=3, **options)
+    (episode,) = result["episodes"]
+    assert (episode["interventions"], episode["human_steps"], episode["steps"]) == (1, 21, 40)
+    assert episode["mode"] in ("run", "ramp_in")
+    ((frames, _),) = sinks[0].episodes
+    assert [int(frame["intervention"][0]) for frame in frames[-21:]] == [1] * 21
+    assert len(frames) < 25
+    heights = np.array([frame["action"] for frame in frames[-21:]])
+    assert np.abs(np.diff(heights[:, :7], axis=0)).max() > 5e-3
 
 
 class Rewinder:
@@ -231,6 +249,20 @@ def test_a_logged_rollout_becomes_a_dataset(config, sinks, open_sink, tmp_path):
     sink.close()
     again = resolve("data", "auto")(tmp_path / "dataset", {})
     assert again.read(0, ["action"])["action"] == pytest.approx(read["action"])
+
+
+def test_dds_on_a_simulated_clock_is_the_same(config):
+    from dataclasses import replace
+
+    pytest.importorskip("cyclonedds")
+    outcomes = []
+    for wire in ("memory", "dds"):
+        twin = TwinOptions("reach", "forward", wire=wire)
+        made = replace(config, domain=65, twin=twin)
+        result = commands.rollout(made, Seeker(), 2, 8, 120, seed=3, simulated=True, first=1)
+        outcomes.append((result["episodes"], result["status"]))
+    assert [each["episode"] for each in outcomes[0][0]] == [1, 2]
+    assert outcomes[0] == outcomes[1]
 
 
 def test_a_real_robot_cannot_be_simulated(config):
