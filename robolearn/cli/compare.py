@@ -61,15 +61,14 @@ def _labels(paths: Sequence[str]) -> list[str]:
 
 
 def _show(pairs: Sequence[Pair], ranking: Sequence[Strength]) -> None:
-    columns = ("A", "B", "A succeeds", "B succeeds", "B - A, 95 %", "only B", "only A", "p", "decided after")
+    columns = ("A\nB", "success", "only", "B - A\n95 %", "p", "decided\nafter")
     rows = [
         (
-            *pair.names,
-            *(f"{rate.value:.1%}" for rate in pair.success),
-            f"{pair.difference.value:+.1%} [{pair.difference.low:+.1%}, {pair.difference.high:+.1%}]",
-            pair.gained,
-            pair.lost,
-            f"{pair.p_value:.3g}",
+            "\n".join(pair.names),
+            "\n".join(f"{rate.value:.1%}" for rate in pair.success),
+            f"{pair.lost}\n{pair.gained}",
+            f"{pair.difference.value:+.1%}\n{pair.difference.low:+.1%} to {pair.difference.high:+.1%}",
+            f"{pair.p_value:.2g}",
             pair.decided_after or "open",
         )
         for pair in pairs
