@@ -102,7 +102,7 @@ def kill(count: int, number: int, seed: int, folder: Path) -> dict:
             root, acks, checked = folder / f"set-{trial}", folder / f"acks-{trial}", 0
         target = os.open(acks, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         child = in_child(record, root, target, seed * 10007 + trial, 1000, 4)
-        time.sleep(generator.uniform(0.01, 0.25))
+        time.sleep(generator.uniform(0.01, 0.5))
         os.kill(child, number)
         os.waitpid(child, 0)
         os.close(target)

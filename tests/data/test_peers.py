@@ -31,6 +31,11 @@ def rewarded(root):
     return LeRobotReader(root)
 
 
+def set_info(root, changes):
+    info = json.loads((root / "meta/info.json").read_text())
+    (root / "meta/info.json").write_text(json.dumps(info | changes))
+
+
 def by_lerobot(root):
     return pytest.importorskip("lerobot.datasets.lerobot_dataset").LeRobotDataset("robolearn/test", root=root)
 
@@ -39,12 +44,12 @@ def test_lerobot_reads_many_small_files_over_several_chunks(tmp_path):
     """Every episode is a file, every second file a folder, in three sessions."""
     root, options = tmp_path / "set", WriterOptions(video=H264, append=True)
     LeRobotWriter(root, camera_spec(), WriterOptions(video=H264)).close()
-    info = json.loads((root / "meta/info.json").read_text())
-    small = {"chunks_size": 2, "data_files_size_in_mb": 0, "video_files_size_in_mb": 0}
-    (root / "meta/info.json").write_text(json.dumps(info | small))
+    limits = ("data_files_size_in_mb", "video_files_size_in_mb")
+    set_info(root, {"chunks_size": 2, **dict.fromkeys(limits, 0)})
     lengths = [3, 5, 2, 6, 4]
     for session in ([3, 5, 2], [6], [4]):
         record(root, session, camera_spec(), options)
+    set_info(root, dict.fromkeys(limits, 1))  # LeRobot refuses 0
     places = [f"chunk-{n // 2:03d}/file-{n % 2:03d}" for n in range(5)]
     assert sorted(str(p.relative_to(root / "data"))[:-8] for p in root.glob("data/*/*.parquet")) == places
     assert sorted(str(p.relative_to(root / "videos" / TOP))[:-4] for p in root.glob("videos/*/*/*.mp4")) == places
