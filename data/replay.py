@@ -25,7 +25,7 @@ class ReplayOptions(OpenOptions):
     env: str = ""
     env_options: Mapping[str, Any] = field(default_factory=dict)
     episodes: tuple[int, ...] | None = None  # the first ten without
-    through: Literal["", "ee_pose", "ee_delta"] = ""
+    through: Literal["", "joint_position", "ee_pose", "ee_delta"] = ""
     arm: str = ""
     seed: int | None = None  # of episodes that do not say theirs
 
