@@ -24,14 +24,22 @@ import torch
 import robolearn
 from robolearn.actor import PolicyActor
 from robolearn.benchmark import Options, Row, finish, parse_options
+from robolearn.config import parse
 from robolearn.errors import RobolearnError
 from robolearn.evaluation import EvalConfig, summarise
 from robolearn.files import read_json
+from robolearn.registry import resolve
 from robolearn.rollout import Outcome
 
 BUDGETS = {20_000: "5min", 40_000: "10min", 80_000: "20min"}
 EVALUATION = EvalConfig(episodes=200, num_envs=50, seed=100_000, execute=4, temperature=0.5)
 SMALL = Path(__file__).parent / "checkpoints" / "pusht_flow"
+NETWORK = {"width": 512, "depth": 3}
+SAMPLERS = {
+    **{f"flow{steps}": {"name": "flow", "steps": steps} for steps in (1, 2, 4, 8)},
+    "ddim10": {"name": "diffusion", "prediction": "v", "sampler": {"name": "ddim", "steps": 10}},
+    "ddpm100": {"name": "diffusion", "prediction": "v", "sampler": {"name": "ddpm", "steps": 100}},
+}
 
 
 def main(options: Options) -> None:
@@ -39,11 +47,12 @@ def main(options: Options) -> None:
     torch.set_num_threads(1)
     if options.quick:
         rows = cell("small", [SMALL], replace(EVALUATION, episodes=50), "shipped checkpoint, 50 episodes, a subset")
+        rows += latency_rows(20)
     else:
         runs = Path(os.environ.get("ROBOLEARN_RUNS", "outputs"))
         rows = [row for policy in ("flow", "diffusion", "regression") for row in budget_rows(runs / f"pusht_{policy}")]
-        rows += sampler_rows(runs)
-    finish(rows, options, merge=True)
+        rows += [*sampler_rows(runs), *latency_rows()]
+    finish(rows, options, merge=not options.quick)
 
 
 def budget_rows(folder: Path) -> Iterator[Row]:
@@ -58,24 +67,37 @@ def budget_rows(folder: Path) -> Iterator[Row]:
 
 
 def sampler_rows(runs: Path) -> Iterator[Row]:
-    """Yield success and latency of flow steps beside DDIM and DDPM, each on its last checkpoints."""
-    for steps in (1, 2, 4, 8):
-        changes = {"steps": steps}
-        yield from sampler(runs / "pusht_flow", f"flow{steps}", changes)
-    for name, steps in (("ddim", 10), ("ddpm", 100)):
-        changes = {"sampler": {"name": name, "steps": steps}}
-        yield from sampler(runs / "pusht_diffusion", f"{name}{steps}", changes)
+    """Yield score and success of every sampler on the latest checkpoints of all seeds."""
+    for name, options in SAMPLERS.items():
+        folders = [folder for folder in sorted((runs / f"pusht_{options['name']}").glob("*/")) if folder.is_dir()]
+        checkpoints = [sorted(folder.glob("checkpoints/step_*"))[-1] for folder in folders]
+        if checkpoints:
+            changes = {key: value for key, value in options.items() if key != "name"}
+            actors = [robolearn.load(path, policy=changes) for path in checkpoints]
+            yield from cell(f"{name}_{{}}", checkpoints, EVALUATION, "last checkpoints", actors)
 
 
-def sampler(folder: Path, name: str, changes: dict) -> Iterator[Row]:
-    """Yield success, median and 99th percentile latency of one sampler on the latest checkpoints of all seeds."""
-    checkpoints = [sorted(run.glob("checkpoints/step_*"))[-1] for run in sorted(folder.glob("*/")) if run.is_dir()]
-    if not checkpoints:
-        return
-    actors = [robolearn.load(path, policy=changes) for path in checkpoints]
-    yield from cell(f"{name}_{{}}", checkpoints, EVALUATION, "last checkpoints", actors)
-    times_ms = latency(actors[0])
-    yield Row(f"{name}_latency_ms", "ms", float(np.median(times_ms)), note=f"p99 {np.quantile(times_ms, 0.99):.2f} ms")
+def latency_rows(rounds: int = 200) -> Iterator[Row]:
+    """Yield milliseconds of single decisions, transforms included, the samplers taking turns.
+
+    The network is the experiments', its weights random: latency does not depend on them.
+    """
+    small = robolearn.load(SMALL)
+    spec = small.pipeline.transform_spec(small.spec)
+    obs = {key: np.full((1, spec.history, *f.shape), 200.0, np.float32) for key, f in spec.observations.items()}
+    actors, times_ms = {}, {name: [] for name in SAMPLERS}
+    for name, options in SAMPLERS.items():
+        config = parse(resolve("policy", options["name"]), {**options, "history": 2, "chunk": 16, "network": NETWORK})
+        actors[name] = PolicyActor(config.build(spec), small.pipeline, small.spec, microbatch=1)
+    for number in range(rounds + 5):
+        for name, actor in actors.items():
+            start_s = time.perf_counter()
+            actor.act(obs, np.zeros((1, *actor.noise_shape), np.float32))
+            if number >= 5:
+                times_ms[name].append(1e3 * (time.perf_counter() - start_s))
+    for name, times in times_ms.items():
+        note = f"p99 {np.quantile(times, 0.99):.2f} ms, {rounds} decisions in turns, one thread"
+        yield Row(f"{name}_latency_ms", "ms", float(np.median(times)), note=note)
 
 
 def cell(
@@ -107,20 +129,6 @@ def minutes(checkpoints: list[Path], steps: int) -> float:
         for path in checkpoints
     ]
     return float(np.mean([steps * 256 / rate / 60 for rate in rates]))
-
-
-def latency(actor: PolicyActor, calls: int = 200) -> np.ndarray:
-    """Return milliseconds of single decisions, transforms included."""
-    single = PolicyActor(actor.policy, actor.pipeline, actor.spec, microbatch=1)
-    shapes = {key: (1, actor.spec.history, *feature.shape) for key, feature in actor.spec.observations.items()}
-    obs = {key: np.full(shape, 200.0, np.float32) for key, shape in shapes.items()}
-    noise = np.zeros((1, *actor.noise_shape), np.float32)
-    times_ms = []
-    for _ in range(calls + 10):
-        start_s = time.perf_counter()
-        single.act(obs, noise)
-        times_ms.append(1e3 * (time.perf_counter() - start_s))
-    return np.array(times_ms[10:])
 
 
 if __name__ == "__main__":
