@@ -1,6 +1,7 @@
 """The verbs of `robolearn data`: each takes plain options and returns plain results.
 
-`COMMANDS` maps a verb to its function. Options are strict; results are JSON data, ready to print or to save.
+`COMMANDS` maps a verb to its function, `OPTIONS` to the dataclass of its options. Options are strict;
+results are JSON data, ready to print or to save.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,25 +12,25 @@ from typing import Any, Literal
 import numpy as np
 
 from robolearn.config import parse
-from robolearn.data.bench import bench
-from robolearn.data.compare import compare
+from robolearn.data.bench import BenchOptions, bench
+from robolearn.data.compare import CompareOptions, compare
 from robolearn.data.detect import OpenOptions, detect
-from robolearn.data.edit import edit
+from robolearn.data.edit import EditOptions, edit
 from robolearn.data.exports import write_lerobot, write_mcap, write_robomimic, write_zarr
 from robolearn.data.frames import metadata_of
 from robolearn.data.lerobot_v2 import write_v2
 from robolearn.data.lerobot_writer import WriterOptions
-from robolearn.data.mixture import describe
+from robolearn.data.mixture import MixtureOptions, describe
 from robolearn.data.progress import bar
 from robolearn.data.reexpress import Reexpressed
 from robolearn.data.repair import repair_dataset
-from robolearn.data.replay import replay
+from robolearn.data.replay import ReplayOptions, replay
 from robolearn.data.stats import column_stats
 from robolearn.data.verify import verify_source
-from robolearn.data.view import view
+from robolearn.data.view import ViewOptions, view
 from robolearn.errors import DataError
 
-__all__ = ["COMMANDS", "convert", "edit", "info", "repair", "stats", "verify"]
+__all__ = ["COMMANDS", "OPTIONS", "ConvertOptions", "convert", "edit", "info", "repair", "stats", "verify"]
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,16 @@ def convert(arguments: Mapping[str, Any]) -> dict[str, Any]:
         {"robomimic": write_robomimic, "zarr": write_zarr, "mcap": write_mcap}[given.to](source, target)
     return {"path": given.out, "kind": given.to, "episodes": len(source.lengths)}
 
+
+OPTIONS: dict[str, type[OpenOptions] | type[MixtureOptions]] = {
+    "bench": BenchOptions,
+    "compare": CompareOptions,
+    "convert": ConvertOptions,
+    "edit": EditOptions,
+    "mixture": MixtureOptions,
+    "replay": ReplayOptions,
+    "view": ViewOptions,
+}  # of the verbs that take more than `OpenOptions`
 
 COMMANDS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "bench": bench,

@@ -31,7 +31,7 @@ def repair_dataset(root: Path) -> dict[str, Any]:
         LeRobotWriter(root, reader.spec, WriterOptions(append=True)).close()
         return {"kept": len(LeRobotReader(root).lengths), "folded_in": before, "changed": True}
     info_path = root / "meta" / "info.json"
-    info = read_json(info_path)
+    info = _info(info_path)
     lengths = _readable_lengths(root)
     kept = _kept(root, info, lengths)
     frames = int(sum(lengths[:kept]))
@@ -42,6 +42,17 @@ def repair_dataset(root: Path) -> dict[str, Any]:
         shutil.copyfile(info_path, root / _BACKUP)
     write_json(info_path, _shortened(info, kept, frames))
     return {"kept": kept, "folded_in": 0, "changed": True}
+
+
+def _info(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except DataError as error:
+        raise DataError(
+            f"{path} cannot be repaired.",
+            found=error.found,
+            do="restore it from a copy: what the columns mean is written nowhere else",
+        ) from error
 
 
 def _opens(root: Path) -> bool:

@@ -186,8 +186,11 @@ def decode_span(
 
     `wanted` picks ascending frame numbers of the span. Raises `DataError` when the file has fewer frames.
     """
+    from av.video.reformatter import VideoReformatter
+
     numbers = range(count) if wanted is None else wanted
     frames: list[np.ndarray] = []
+    reformatter = VideoReformatter()  # one for all frames: each frame's own would prepare its tables again
     with _opened(path) as (container, stream):
         stream.codec_context.thread_count = 1  # callers decode several files at once instead
         base = float(stream.time_base)
@@ -203,7 +206,7 @@ def decode_span(
             if number > target:
                 break
             if number == target:
-                frames.append(picture.to_ndarray(format=pixel_format))
+                frames.append(reformatter.reformat(picture, format=pixel_format).to_ndarray())
                 target = next(pending, None)
     if len(frames) != len(numbers):
         raise DataError(

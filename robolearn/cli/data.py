@@ -1,8 +1,10 @@
 """`robolearn data SUB PATH`: the data room's verbs with tables and result files."""
 
+import inspect
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from robolearn.api import locate_data
@@ -10,17 +12,13 @@ from robolearn.cli.arguments import parse_arguments
 from robolearn.cli.compose import merge
 from robolearn.cli.job import Job, out_folder
 from robolearn.cli.show import say, table
-from robolearn.data.commands import COMMANDS
+from robolearn.data.commands import COMMANDS, OPTIONS
+from robolearn.data.detect import OpenOptions
 from robolearn.errors import ConfigError, suggest
 
 __all__ = ["main"]
 
-_WRITES = (
-    "compare",
-    "convert",
-    "edit",
-    "view",
-)  # these take the place of the new dataset where the others take out=DIR
+_WRITES = ("compare", "convert", "edit", "view")  # they take the place of what is new; the others take out=DIR
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,7 +29,8 @@ def main(arguments: Sequence[str]) -> int:
     verb, *rest = arguments
     if verb not in COMMANDS:
         raise ConfigError(f"Unknown sub-command 'data {verb}'.", expected=suggest(verb, COMMANDS))
-    given = parse_arguments(rest, _usage(), names=2 if verb in _WRITES else 1)
+    rest = [item.removeprefix("data.") for item in rest]  # the same options as a training's
+    given = parse_arguments(rest, _usage_of(verb), names=2 if verb in _WRITES else 1)
     plain = merge({}, given)
     out = plain.pop("out", None) if verb not in _WRITES else None
     plain |= dict(zip(("path", "out"), given.names, strict=False))
@@ -53,7 +52,27 @@ def _usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {_summary(work.__doc__)}" for name, work in sorted(COMMANDS.items())]
     usage = "usage: robolearn data SUB PATH [kind=auto] [out=DIR]; robolearn data convert PATH NEW [to=lerobot]"
-    return "\n".join([usage, "", *lines])
+    return "\n".join([usage, "", *lines, "", "robolearn data SUB --help lists its options."])
+
+
+def _usage_of(verb: str) -> str:
+    """Return what one verb does and its options with their defaults."""
+    options = OPTIONS.get(verb, OpenOptions)
+    named = [item for item in fields(options) if item.name not in ("path", "out")]
+    lines = [f"  {item.name}: {_type(item)}{_default(item)}" for item in named]
+    new = " [NEW]" if verb in _WRITES else ""
+    usage = f"usage: robolearn data {verb} PATH{new} [key=value ...]"
+    texts = [inspect.cleandoc(text or "") for text in (COMMANDS[verb].__doc__, options.__doc__)]
+    return "\n\n".join([usage, *texts, "\n".join(lines)])
+
+
+def _type(item: Field) -> str:
+    return inspect.formatannotation(item.type).replace("collections.abc.", "").replace("typing.", "")
+
+
+def _default(item: Field) -> str:
+    value = item.default if item.default_factory is MISSING else item.default_factory()
+    return "" if value is MISSING else f" = {json.dumps(value)}"
 
 
 def _summary(text: str | None) -> str:
@@ -64,13 +83,16 @@ def _show(verb: str, result: Mapping[str, Any]) -> None:
     rest = dict(result)
     spec = rest.pop("spec", None)
     if verb == "stats":
-        names = list(next(iter(rest.values()), {}))
-        rows = [(key, *(_words(item[name]) for name in names)) for key, item in rest.items()]
-        table("", ("signal", *names), rows)
+        names = ("min", "max", "mean", "std", "q01", "q50", "q99")
+        table("", ("signal", *names), [row for key, item in rest.items() for row in _entries(key, item, names)])
+        frames = {count for item in rest.values() for count in item["count"]}
+        say(f"{max(frames, default=0)} frames")
         return
     problems = rest.pop("problems", ())
     nested = {key: rest.pop(key) for key in ("members", "episodes") if isinstance(rest.get(key), dict)}
-    table("", (f"data {verb}", ""), [(key, _words(value)) for key, value in rest.items()])
+    table(
+        "", (f"data {verb}", ""), [(key, _words(value)) for key, value in rest.items() if value not in (None, {}, [])]
+    )
     for key, items in nested.items():
         names = [name for name, value in next(iter(items.values())).items() if not isinstance(value, dict)]
         table(
@@ -83,6 +105,14 @@ def _show(verb: str, result: Mapping[str, Any]) -> None:
         table("", (f"at {spec['rate_hz']:g} Hz", "kind", "shape", "dtype", "unit"), facts)
     for problem in problems:
         say(problem)
+
+
+def _entries(key: str, item: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return one row for every entry of a signal."""
+    size = len(item[names[0]])
+    short = key.removeprefix("observation.")
+    labels = [short if size == 1 else f"{short}[{i}]" for i in range(size)]
+    return [(label, *(f"{item[name][i]:.4g}" for name in names)) for i, label in enumerate(labels)]
 
 
 def _words(value: Any) -> str:
