@@ -1,0 +1,73 @@
+"""Policies from pictures alone: success as trained, in the dark, and in pictures of another renderer.
+
+The row is the run of `robolearn reproduce pick_place_image out=outputs/pick_place_image` (ROBOLEARN_RUNS names
+another folder than `outputs`), evaluated on 200 unseen seeds: in the rasteriser's pictures, which it learned from,
+with every picture black, in OpenGL's fast mode, and on fewer seeds in MuJoCo's own pictures. `--quick` evaluates
+the checkpoint that lies beside, on a subset and without OpenGL. Finished episodes are kept beside the run, so an
+interrupted evaluation goes on.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import robolearn
+from robolearn import checkpoint
+from robolearn.benchmark import Options, Row, finish, parse_options
+from robolearn.config import config_hash, parse
+from robolearn.evaluation import EvalConfig, evaluate
+from robolearn.intervals import Interval
+from robolearn.metrics import read_metrics
+from robolearn.outcomes import OutcomeLog
+
+SMALL = Path(__file__).parent / "checkpoints" / "pick_place_image"
+SEEN: Mapping[str, tuple[int, Mapping[str, Any]]] = {  # episodes, options of the environment
+    "raster": (200, {}),
+    "blackout": (200, {"perturb": {"blackout": 3}}),
+    "opengl_fast": (200, {"renderer": "opengl_fast"}),
+    "opengl": (50, {"renderer": "opengl"}),  # some 30 times slower
+}
+
+
+def main(options: Options) -> None:
+    """Print the rows of the run, or of the small checkpoint."""
+    torch.set_num_threads(1)
+    run = SMALL if options.quick else Path(os.environ.get("ROBOLEARN_RUNS", "outputs")) / "pick_place_image"
+    if not run.is_dir():
+        raise SystemExit(f"There is no run {run}: see the head of {Path(__file__).name}.")
+    finish(list(rows_of(run, options.quick)), options, merge=True)
+
+
+def rows_of(run: Path, quick: bool) -> Iterator[Row]:
+    """Yield success in each kind of picture, and what the training took."""
+    config = checkpoint.load(run).config
+    trained = f"{config['train']['steps']:,} steps of {config['train']['batch_size']}"
+    for name in ("raster", "blackout") if quick else SEEN:
+        episodes = 24 if quick else SEEN[name][0]
+        found = success(run, config, name, episodes, keep=not quick)
+        note = f"[{found.low:.3f}, {found.high:.3f}], {episodes} episodes; {trained}"
+        yield Row(f"pick_place_{name}", "share", found.value, note=note)
+    if not quick:
+        lines = [line for line in read_metrics(run) if "compute_s" in line]
+        spent_s = lines[-1]["compute_s"] + lines[-1]["data_s"]
+        yield Row("pick_place_training", "min", spent_s / 60, note=f"one thread; {trained}")
+
+
+def success(run: Path, config: Mapping[str, Any], name: str, episodes: int, keep: bool) -> Interval:
+    """Return the success interval in one kind of picture."""
+    settings = parse(EvalConfig, {**config["eval"], "episodes": episodes, "num_envs": min(50, episodes)})
+    changes = SEEN[name][1]
+    described = {**config["env"], **changes}
+    env = robolearn.make_env(described.pop("name"), settings.num_envs, described)
+    log = OutcomeLog(run / f"images_{name}.jsonl", config_hash({"config": config, "seen": changes})) if keep else None
+    try:
+        return evaluate(robolearn.load(run), env, settings, log=log).success
+    finally:
+        env.close()
+
+
+if __name__ == "__main__":
+    main(parse_options(__doc__ or ""))
