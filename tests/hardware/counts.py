@@ -302,7 +302,7 @@ def sway(session: RobotSession, keep_on: Callable[[float], bool]) -> None:
     def work(step: int) -> bool:
         t = time.monotonic() - begin
         chunk[:, :7], chunk[:, 7] = start, 0.04
-        chunk[:, 6] += 0.1 * (1 - np.cos(t + DT * np.arange(K)))
+        chunk[:, 6] += 0.3 * (1 - np.cos(1.5 * (t + DT * np.arange(K))))
         session.chunks.write(time.monotonic_ns(), chunk)
         return keep_on(t)
 
@@ -367,6 +367,14 @@ class Streaming:
     listener: Any
     heard: list[tuple[int, Any]]
 
+    def wait_for_motion(self) -> None:
+        """Listen until the arm is told to move fast, at most for ten seconds."""
+        for _ in range(1000):
+            self.listen(0.01)
+            told = [message.data for _, message in self.heard[-3:] if hasattr(message, "data")]
+            if len(told) > 1 and np.abs(told[-1] - told[-2]).max() > 0.3 * 0.01:
+                return
+
     def listen(self, seconds: float) -> None:
         """Collect what the arm is sent for some time."""
         end = time.monotonic() + seconds
@@ -420,6 +428,7 @@ def kills(piece: int) -> dict[str, Any]:
 
 
 def _kill_policy(running: Streaming, folder: Path) -> dict[str, Any]:
+    running.wait_for_motion()
     killed = time.monotonic_ns()
     running.policy.kill()
     running.listen(1.5)
@@ -434,13 +443,14 @@ def _motion(heard: list[tuple[int, Any]], killed: int) -> dict[str, Any]:
     seen.sent = [told[0]] * 3 + list(told)
     rate = np.abs(np.diff(told, axis=0)).max(1) / 0.01
     after = np.flatnonzero(stamps[1:] > killed)
-    slower = after[rate[after] < 0.999 * rate[after[0] - 1]] if len(after) else after
-    moving = after[rate[after] > 0]
+    speed = float(rate[stamps[1:] <= killed][-1])
+    slower, moving = after[rate[after] < 0.999 * speed], after[rate[after] > 0]
     return {
         "heard": len(told),
-        "speed_before_rad_s": float(rate[after[0] - 1]) if len(after) else 0.0,
+        "speed_before_rad_s": speed,
         "slows_after_ms": float(stamps[1:][slower[0]] - killed) / MS if len(slower) else None,
         "stands_after_ms": float(stamps[1:][moving[-1]] - killed) / MS if len(moving) else 0.0,
+        "ends_at_rest": bool(rate[-1] == 0),
         "violations": seen.violations(),
     }
 
@@ -461,6 +471,7 @@ def _kill_recorder(running: Streaming, folder: Path) -> dict[str, Any]:
 
 
 def _freeze_executor(running: Streaming, folder: Path) -> dict[str, Any]:
+    running.wait_for_motion()
     os.kill(running.pids["executor"], signal.SIGSTOP)
     frozen = time.monotonic_ns()
     running.listen(0.5)

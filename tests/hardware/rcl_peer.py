@@ -98,7 +98,7 @@ def node(file):
 
     def watch(seconds):
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while time.monotonic() < end or (not seen and time.monotonic() < end + 30):
             executor.spin_once(timeout_sec=0.1)
         return seen[-1].message, {each.key: each.value for each in seen[-1].values}
 

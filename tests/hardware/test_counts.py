@@ -78,6 +78,7 @@ def test_all_of_it(counts, name):
     if name == "kills":
         for each in done:
             assert each["policy"]["violations"] == each["freeze"]["violations"] == []
-            assert each["policy"]["stands_after_ms"] < 1000
+            assert each["policy"]["ends_at_rest"]
+            assert each["freeze"]["ends_at_rest"]
             assert each["recorder"]["messages_read"] > 100
             assert each["executor"]["arm_rests_after_ms"] is not None
