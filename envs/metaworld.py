@@ -5,8 +5,6 @@ rows at once; for the others Meta-World's own code is asked row by row. Trajecto
 Meta-World's bit for bit, rewards to single precision. Repaired: `reset(seed)` decides the episode, nothing else.
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +13,7 @@ import mujoco
 import numpy as np
 
 from robolearn.contracts import Observations
+from robolearn.envs.exact.crew import Crew
 from robolearn.envs.exact.layout import RowModel, layout
 from robolearn.envs.exact.rows import COUNTERS, RowsEnv, ran_away
 from robolearn.envs.images import Cameras
@@ -26,13 +25,12 @@ from robolearn.spec import ActionSpec, Feature, Spec
 
 __all__ = ["MetaWorldConfig", "MetaWorldEnv"]
 
-_SHARE = 4  # pieces of work per thread
 _MOVED = ("body_pos", "body_quat", "site_pos")  # model arrays that resets write
 _FULL = mujoco.mjtState.mjSTATE_INTEGRATION
 _CONTROL_HZ = 80.0  # five steps of 2.5 ms
 _VIEWED = ("xpos", "xquat", "site_xpos", "geom_xpos", "qpos", "qvel")  # physics that attributes may point into
 _OWN = ("data", "model", "_np_random")  # of a row, never copied
-_HAND_QUAT = (1.0, 0.0, 1.0, 0.0)
+_HAND_QUAT = np.array([1.0, 0.0, 1.0, 0.0])
 
 
 @dataclass(frozen=True)
@@ -90,8 +88,8 @@ class MetaWorldEnv(RowsEnv):
         space = self.host.sawyer_observation_space
         self._bounds = (space.low, space.high)
         self._obs = np.zeros((num_envs, 39))
-        self._threads = min(config.threads or len(os.sched_getaffinity(0)), num_envs)
-        self._pool: ThreadPoolExecutor | None = None
+        self._reach = np.stack([self.host.mocap_low, self.host.mocap_high]).astype(np.float64)
+        self._crew = Crew(config.threads, num_envs, "metaworld")
         self._drawn = copy(self.model)  # resets move bodies of the model: it shows the row that is drawn
         self._cameras = Cameras(lambda visual, look: self._drawn)
         self.declare(self._make_spec())
@@ -106,9 +104,7 @@ class MetaWorldEnv(RowsEnv):
         return picture[::-1, ::-1].copy() if camera.startswith("corner") else picture  # those hang upside down
 
     def close_extras(self, **kwargs: Any) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
+        self._crew.close()
 
     def expert(self) -> ScriptedPolicy:
         """Return the task's scripted demonstrator, bound to this environment."""
@@ -169,14 +165,7 @@ class MetaWorldEnv(RowsEnv):
 
     def advance(self, rows: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         single = actions.astype(np.float32)  # Meta-World's action type: its rounding is part of the trajectory
-        move = np.clip(single[:, :3], -1, 1) * self.host.action_scale
-        low, high = self.host.mocap_low, self.host.mocap_high
-        for index, row in enumerate(rows):
-            data = self.data[row]
-            data.mocap_pos[0] = np.clip(data.mocap_pos[0] + move[index], low, high)
-            data.mocap_quat[0] = _HAND_QUAT
-            data.ctrl[:] = single[index, 3], -single[index, 3]
-        self._parallel(rows)
+        self._run(rows, single)
         if self._terms is not None:
             reward, success = self._judge_natively(self._terms, rows, single)
         else:
@@ -208,21 +197,22 @@ class MetaWorldEnv(RowsEnv):
                 reward[row], success[row] = given, info["success"] > 0.5
         return reward, success
 
-    def _parallel(self, rows: np.ndarray) -> None:
-        from robolearn.envs.exact.loop import step_and_record
+    def _run(self, rows: np.ndarray, actions: np.ndarray) -> None:
+        """Move the hands' targets, step the physics and record it; Meta-World's own code wants everything of it."""
+        from robolearn.envs.exact.loop import FORWARD, KINEMATICS, run_rows_mocap
 
-        scene, where = self._scene, layout()
+        scene, where, finish = self._scene, layout(), FORWARD if self._terms is None else KINEMATICS
+        moves = (np.clip(actions[:, :3], -1, 1) * self.host.action_scale).astype(np.float64)
+        fingers = (actions[:, 3:] * np.array([1, -1], np.float32)).astype(np.float64)
         out = (scene.qpos, scene.qvel, scene.bodies, scene.sites, scene.touch)
 
-        def work(part: np.ndarray) -> None:
-            step_and_record(where, self._record, part, self._models, self._datas, self.host.frame_skip, out)
+        def work(taken: np.ndarray) -> None:
+            run_rows_mocap(
+                where, self._record, rows, self._models, self._datas, self.host.frame_skip, finish,
+                moves, self._reach, _HAND_QUAT, fingers, out, taken,
+            )  # fmt: skip
 
-        if self._threads == 1 or len(rows) < 2:
-            work(rows)
-            return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="metaworld")
-        list(self._pool.map(work, np.array_split(rows, min(len(rows), _SHARE * self._threads))))
+        self._crew.run(work, len(rows))
 
     def _make_spec(self) -> Spec:
         return Spec(

@@ -1,12 +1,9 @@
 """The batched physics of one exported task: one model, E states, the control loop on all threads."""
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-
 import mujoco
 import numpy as np
 
+from robolearn.envs.exact.crew import Crew
 from robolearn.envs.exact.export import ArmExport, Export
 from robolearn.envs.exact.layout import RowModel, layout
 from robolearn.envs.exact.plan import GRIPPER, JOINTS, STATE, Kind, Plan, Record, State
@@ -22,7 +19,6 @@ _KINDS = {
     "JOINT_POSITION": Kind.JOINT_POSITION,
     "JOINT_VELOCITY": Kind.JOINT_VELOCITY,
 }
-_SHARE = 4  # pieces of work per thread, so that rows with many contacts do not hold the others up
 
 
 def load_model(export: Export) -> mujoco.MjModel:
@@ -66,8 +62,7 @@ class Engine:
         self.touch = np.zeros((num_envs, len(self.record.pairs)), bool)
         self.models = np.array([row.address if row else self.model._address for row in self.rows], np.int64)
         self.datas = np.array([data._address for data in self.data], np.int64)
-        self._threads = min(threads or len(os.sched_getaffinity(0)), num_envs)
-        self._pool: ThreadPoolExecutor | None = None
+        self.crew = Crew(threads, num_envs, "exact")
 
     def load(self) -> mujoco.MjModel:
         """Return the model of all rows."""
@@ -101,7 +96,8 @@ class Engine:
         """Take plain physics steps with the controls as they are: the limit of any control loop."""
         from robolearn.envs.exact.loop import step_rows
 
-        self._parallel(lambda part: step_rows(layout(), part, self.models, self.datas, substeps), rows)
+        where = layout()
+        self.crew.run(lambda taken: step_rows(where, rows, self.models, self.datas, substeps, taken), len(rows))
 
     def get_state(self, row: int) -> np.ndarray:
         """Return everything that decides how the physics of a row goes on."""
@@ -121,9 +117,7 @@ class Engine:
 
     def close(self) -> None:
         """End the threads."""
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
+        self.crew.close()
 
     def _run(self, rows: np.ndarray, substeps: int) -> None:
         out = (self.qpos, self.qvel, self.bodies, self.sites, self.touch)
@@ -136,21 +130,12 @@ class Engine:
         from robolearn.envs.exact.loop import run_rows
 
         where, plan, record = layout(), self.plan, self.record
-        self._parallel(
-            lambda part: run_rows(
-                where, plan, record, part, self.models, self.datas, substeps, self.actions, self.state, out
+        self.crew.run(
+            lambda taken: run_rows(
+                where, plan, record, rows, self.models, self.datas, substeps, self.actions, self.state, out, taken
             ),
-            rows,
+            len(rows),
         )
-
-    def _parallel(self, work: Callable[[np.ndarray], None], rows: np.ndarray) -> None:
-        if self._threads == 1 or len(rows) < 2:
-            work(rows)
-            return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="exact")
-        parts = np.array_split(rows, min(len(rows), _SHARE * self._threads))
-        list(self._pool.map(work, parts))
 
 
 def at_reset(state: np.ndarray, mass: np.ndarray, site: np.ndarray, jacobian: np.ndarray) -> None:

@@ -16,14 +16,17 @@ from robolearn.errors import EnvError
 
 __all__ = ["DATA_FIELDS", "FUNCTIONS", "Layout", "RowModel", "address_of", "layout"]
 
-DATA_FIELDS = ("qpos", "qvel", "ctrl", "qfrc_bias", "qM", "xpos", "xquat", "site_xpos", "site_xmat", "sensordata")
+DATA_FIELDS = (
+    "qpos", "qvel", "ctrl", "qfrc_bias", "qM", "xpos", "xquat", "site_xpos", "site_xmat", "sensordata",
+    "mocap_pos", "mocap_quat",
+)  # fmt: skip
 FUNCTIONS = ("mj_step", "mj_step1", "mj_step2", "mj_jacSite", "mj_forward", "mj_kinematics", "mj_comPos")
 _DATA_WORDS, _BLOCK = 24_000, 64  # how far fields are searched, 8 bytes each
 _MODEL_WORDS = 4_096  # more than sizeof(mjModel), which ends with its signature
 
 _HINGE = '<body pos="0 5 5"><joint name="hinge" axis="1 0 0"/><geom size="0.1"/><site name="tip"/></body>'
 _BOX = '<body pos="{x} 0 0.09"><freejoint/><geom type="box" size="0.1 0.1 0.1"/></body>'
-_SCENE = """<mujoco><worldbody><geom name="floor" type="plane" size="9 9 1"/>{bodies}</worldbody>
+_SCENE = """<mujoco><worldbody><geom name="floor" type="plane" size="9 9 1"/>{bodies}<body mocap="true"/></worldbody>
 <actuator><motor joint="hinge"/></actuator><sensor><jointpos joint="hinge"/></sensor></mujoco>"""
 
 

@@ -40,11 +40,11 @@ class LeanEngine(Engine):
 
         where, plan, record = layout(), self.plan, self.record
         out = (self.qpos, self.qvel, self.bodies, self.sites, self.touch)
-        self._parallel(
-            lambda part: run_rows_lean(
-                where, plan, record, part, self.models, self.datas, substeps, self.actions, self.state, out
+        self.crew.run(
+            lambda taken: run_rows_lean(
+                where, plan, record, rows, self.models, self.datas, substeps, self.actions, self.state, out, taken
             ),
-            rows,
+            len(rows),
         )
 
 

@@ -12,12 +12,12 @@ import numpy as np
 from numba import carray, njit
 
 from robolearn.envs.exact.plan import GRIPPER, JOINTS, Kind, State
-from robolearn.envs.exact.pointers import call, call_jacobian, doubles, ints, words_at
+from robolearn.envs.exact.pointers import call, call_jacobian, doubles, ints, take, words_at
 
-__all__ = ["run_rows", "run_rows_lean", "step_and_record", "step_rows"]
+__all__ = ["FORWARD", "KINEMATICS", "run_rows", "run_rows_lean", "run_rows_mocap", "step_rows"]
 
 # Order of layout.DATA_FIELDS and layout.FUNCTIONS.
-QPOS, QVEL, CTRL, BIAS, MASS, XPOS, XQUAT, SITE_XPOS, SITE_XMAT = range(9)
+QPOS, QVEL, CTRL, BIAS, MASS, XPOS, XQUAT, SITE_XPOS, SITE_XMAT, _, MOCAP_POS, MOCAP_QUAT = range(12)
 STEP, STEP1, STEP2, JACOBIAN, FORWARD, KINEMATICS, CENTRES = range(7)
 OSC, JOINT_POSITION, JOINT_VELOCITY = int(Kind.OSC), int(Kind.JOINT_POSITION), int(Kind.JOINT_VELOCITY)
 HOME, GOAL_POSITION, GOAL_ROTATION, GOAL_JOINT = map(
@@ -31,6 +31,8 @@ _DAMPING = 1e-4  # of the lean fidelity's inverse kinematics
 _RING = 5  # length of the averaging window of a joint-velocity controller
 _NULL_KP, _NULL_KD = 10.0, 2.0 * math.sqrt(10.0)  # null-space stiffness [1/s²] and damping [1/s]
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
+# Functions that own no arrays: no references to the plan's two dozen, which all threads share, are counted.
+_inner = njit(nogil=True, cache=True, error_model="numpy", _nrt=False)
 
 
 class Room(NamedTuple):
@@ -54,7 +56,7 @@ def _room(nv):
     )  # fmt: skip
 
 
-@_compiled
+@_inner
 def _solve(matrix, rows, size):
     """Solve matrix x = row for every row in place by Cholesky; False where it is not positive definite.
 
@@ -149,7 +151,7 @@ def _scaled(plan, arm, action):
 def _set_goal(plan, arm, action, state, words):
     """Turn the new action into the controller's goal; positions are those of this instant."""
     first, count = plan.action[arm, 0], plan.joints[arm]
-    q = carray(doubles(words[QPOS]), (1 << 30,))
+    q = doubles(words[QPOS])
     kind = plan.kind[arm]
     if kind in (JOINT_POSITION, JOINT_VELOCITY):
         scaled = _scaled(plan, arm, action)
@@ -178,7 +180,7 @@ def _move_gripper(plan, arm, action, state):
             state[GRIP + i] = min(max(moved, -1.0), 1.0)
 
 
-@_compiled
+@_inner
 def _set_gripper(plan, arm, state, ctrl):
     for i in range(GRIPPER):
         if plan.grip_ctrl[arm, i] >= 0:
@@ -186,22 +188,23 @@ def _set_gripper(plan, arm, state, ctrl):
             ctrl[plan.grip_ctrl[arm, i]] = command
 
 
-@_compiled
+@_inner
 def _site_pose(plan, arm, state, words):
-    """Return position and rotation matrix of the controlled site."""
+    """Return position and row-major rotation matrix of the controlled site, as pointers."""
     if state[STALE] == 1.0:
-        return state[SITE_AT_RESET : SITE_AT_RESET + 3], state[SITE_AT_RESET + 3 : SITE_AT_RESET + 12].reshape(3, 3)
-    x = carray(doubles(words[SITE_XPOS] + 24 * plan.site[arm]), (3,))
-    return x, carray(doubles(words[SITE_XMAT] + 72 * plan.site[arm]), (3, 3))
+        address = state.ctypes.data + 8 * SITE_AT_RESET
+        return doubles(address), doubles(address + 24)
+    site = plan.site[arm]
+    return doubles(words[SITE_XPOS] + 24 * site), doubles(words[SITE_XMAT] + 72 * site)
 
 
-@_compiled
+@_inner
 def _base_pose(plan, arm, words):
-    """Return position and rotation matrix of the base frame in the world."""
+    """Return position and row-major rotation matrix of the base frame in the world, as pointers."""
     site = plan.base_site[arm]
     if site < 0:
-        return plan.base_m[arm], plan.base_rot[arm]
-    return carray(doubles(words[SITE_XPOS] + 24 * site), (3,)), carray(doubles(words[SITE_XMAT] + 72 * site), (3, 3))
+        return doubles(plan.base_m.ctypes.data + 24 * arm), doubles(plan.base_rot.ctypes.data + 72 * arm)
+    return doubles(words[SITE_XPOS] + 24 * site), doubles(words[SITE_XMAT] + 72 * site)
 
 
 @_compiled
@@ -220,26 +223,25 @@ def _set_pose_goal(plan, arm, action, state, words):
         for i in range(3):
             total = 0.0
             for k in range(3):
-                total += base[k, i] * (x[k] - offset[k])
+                total += base[3 * k + i] * (x[k] - offset[k])
             state[GOAL_POSITION + i] = total + delta[i]
     turn = delta[3:6] if plan.rotate[arm] else np.zeros(3)
     if plan.absolute[arm] and plan.rotate[arm]:
         goal = _exact_rotation(action[first + 3 : first + 6])
     elif plan.world[arm]:
-        goal = np.dot(_rotation(turn), rot.copy())
+        goal = np.dot(_rotation(turn), carray(rot, (3, 3)).copy())
     else:
-        goal = np.dot(_rotation(turn), np.dot(base.T.copy(), rot.copy()))
+        goal = np.dot(_rotation(turn), np.dot(carray(base, (3, 3)).T.copy(), carray(rot, (3, 3)).copy()))
     for i in range(9):
         state[GOAL_ROTATION + i] = goal.flat[i]
 
 
-@_compiled
-def _wrench_error(plan, arm, state, words, error):
-    """Write the position and orientation error [6] of the site in the world frame."""
+@_inner
+def _wrench_error(plan, arm, state, words, error, want):
+    """Write the position and orientation error [6] of the site in the world frame; `want` [3,3] is scratch."""
     x, rot = _site_pose(plan, arm, state, words)
     offset, base = _base_pose(plan, arm, words)
     error[:6] = 0.0
-    want = np.empty((3, 3))
     for i in range(3):
         if plan.world[arm]:
             error[i] = state[GOAL_POSITION + i] - x[i]
@@ -248,25 +250,25 @@ def _wrench_error(plan, arm, state, words, error):
             continue
         total = offset[i]
         for k in range(3):
-            total += base[i, k] * state[GOAL_POSITION + k]
+            total += base[3 * i + k] * state[GOAL_POSITION + k]
             value = 0.0
             for j in range(3):
-                value += base[i, j] * state[GOAL_ROTATION + 3 * j + k]
+                value += base[3 * i + j] * state[GOAL_ROTATION + 3 * j + k]
             want[i, k] = value
         error[i] = total - x[i]
     for k in range(3):
-        a0, a1, a2 = rot[0, k], rot[1, k], rot[2, k]
+        a0, a1, a2 = rot[k], rot[3 + k], rot[6 + k]
         b0, b1, b2 = want[0, k], want[1, k], want[2, k]
         error[3] += 0.5 * (a1 * b2 - a2 * b1)
         error[4] += 0.5 * (a2 * b0 - a0 * b2)
         error[5] += 0.5 * (a0 * b1 - a1 * b0)
 
 
-@_compiled
+@_inner
 def _arm_mass(plan, arm, state, words, mass):
     """Fill `mass` with the arm's mass matrix."""
     count = plan.joints[arm]
-    sparse = carray(doubles(words[MASS]), (1 << 30,))
+    sparse = doubles(words[MASS])
     stale = state[STALE] == 1.0
     for i in range(count):
         for j in range(i + 1):
@@ -282,8 +284,8 @@ def _arm_mass(plan, arm, state, words, mass):
 def _osc(plan, arm, functions, model, data, state, words, room):
     """Operational-space torques: decoupled task forces, bias compensation, null-space posture."""
     count, nv = plan.joints[arm], room.full.shape[1]
-    q, v = carray(doubles(words[QPOS]), (1 << 30,)), carray(doubles(words[QVEL]), (nv,))
-    bias = carray(doubles(words[BIAS]), (nv,))
+    q, v = doubles(words[QPOS]), doubles(words[QVEL])
+    bias = doubles(words[BIAS])
     twist, force, wrench, null, posture, torque = room.vectors
     _arm_mass(plan, arm, state, words, room.mass)
     _task_inertia(plan, arm, functions, model, data, state, words, room)
@@ -297,7 +299,7 @@ def _osc(plan, arm, functions, model, data, state, words, room):
         for i in range(6):
             for k in range(nv):
                 twist[i] -= room.full[i, k] * v[k]
-    _wrench_error(plan, arm, state, words, force)
+    _wrench_error(plan, arm, state, words, force, room.square)
     for i in range(6):
         force[i] = force[i] * plan.kp[arm, i] - twist[i] * plan.kd[arm, i]
     for k in range(count):
@@ -307,7 +309,8 @@ def _osc(plan, arm, functions, model, data, state, words, room):
     half = 3 if plan.uncoupled[arm] else 6
     for first in range(0, 6, half):
         _solve_part(room.inertia, first, half, force, room.square, room.answer)
-        wrench[first : first + half] = room.answer[0, :half]
+        for i in range(half):
+            wrench[first + i] = room.answer[0, i]
     _solve_part(room.inertia, 0, 6, null, room.square, room.answer)
     for i in range(6):
         wrench[i] -= room.answer[0, i]
@@ -320,7 +323,7 @@ def _osc(plan, arm, functions, model, data, state, words, room):
         torque[k] = total
 
 
-@_compiled
+@_inner
 def _task_inertia(plan, arm, functions, model, data, state, words, room):
     """Fill the arm's Jacobian J and J M⁻¹ Jᵀ, the inverse of the task-space inertia."""
     count, nv, stale = plan.joints[arm], room.full.shape[1], state[STALE] == 1.0
@@ -344,11 +347,11 @@ def _task_inertia(plan, arm, functions, model, data, state, words, room):
             room.inertia[i, j] = room.inertia[j, i] = total
 
 
-@_compiled
+@_inner
 def _joint_position(plan, arm, state, words, room):
-    count, nv = plan.joints[arm], room.full.shape[1]
-    q, v = carray(doubles(words[QPOS]), (1 << 30,)), carray(doubles(words[QVEL]), (nv,))
-    bias = carray(doubles(words[BIAS]), (nv,))
+    count = plan.joints[arm]
+    q, v = doubles(words[QPOS]), doubles(words[QVEL])
+    bias = doubles(words[BIAS])
     want, torque = room.vectors[0], room.vectors[5]
     _arm_mass(plan, arm, state, words, room.mass)
     for k in range(count):
@@ -361,11 +364,11 @@ def _joint_position(plan, arm, state, words, room):
         torque[k] = total
 
 
-@_compiled
+@_inner
 def _joint_velocity(plan, arm, state, words, room):
     """PID on joint velocities; the integral rests while a torque is at its limit."""
-    count, nv, torque = plan.joints[arm], room.full.shape[1], room.vectors[5]
-    v, bias = carray(doubles(words[QVEL]), (nv,)), carray(doubles(words[BIAS]), (nv,))
+    count, torque = plan.joints[arm], room.vectors[5]
+    v, bias = doubles(words[QVEL]), doubles(words[BIAS])
     slot, filled = int(state[SLOT]), min(int(state[COUNT]) + 1, _RING)
     clipped = 0.0
     for k in range(count):
@@ -389,7 +392,7 @@ def _joint_velocity(plan, arm, state, words, room):
 @_compiled
 def _control(plan, functions, model, data, state, words, room):
     """Write the controls of all arms and grippers."""
-    ctrl, torque = carray(doubles(words[CTRL]), (1 << 20,)), room.vectors[5]
+    ctrl, torque = doubles(words[CTRL]), room.vectors[5]
     for arm in range(plan.kind.shape[0]):
         kind = plan.kind[arm]
         if kind == JOINT_POSITION:
@@ -447,15 +450,16 @@ def _record(record, data, words, contact, qpos, qvel, bodies, sites, touch):
 
 
 @_compiled
-def run_rows(layout, plan, record, rows, models, datas, substeps, actions, states, out):
-    """Take one control step of `substeps` physics steps on every one of `rows`.
+def run_rows(layout, plan, record, rows, models, datas, substeps, actions, states, out, taken):
+    """Take one control step of `substeps` physics steps on those of `rows` that `taken` gives this thread.
 
     `models` and `datas` [E] are addresses, `actions` [E,A], `states` [E,arms,STATE] the controllers'
     state, changed in place. `out` = (qpos, qvel, bodies, sites, touch), each with leading [E]; with
     `substeps` 0 they are only read.
     """
     functions, room = layout.functions, _room(out[1].shape[1])
-    for r in range(rows.shape[0]):
+    r = take(taken.ctypes.data)
+    while r < rows.shape[0]:
         row = rows[r]
         model, data, state = models[row], datas[row], states[row]
         words = _field_words(data, layout.data)
@@ -467,13 +471,14 @@ def run_rows(layout, plan, record, rows, models, datas, substeps, actions, state
             _control(plan, functions, model, data, state, words, room)
             call(functions[STEP2], model, data)
         _record(record, data, words, layout.contact, out[0][row], out[1][row], out[2][row], out[3][row], out[4][row])
+        r = take(taken.ctypes.data)
 
 
 @_compiled
 def _joint_goal(plan, arm, functions, model, data, action, state, words, jacobian, ctrl):
     """Write the joint goal of a pose delta: damped least squares (Wampler 1986), posture in the null space."""
     count, nv = plan.joints[arm], jacobian.shape[1]
-    q = carray(doubles(words[QPOS]), (1 << 30,))
+    q = doubles(words[QPOS])
     address = jacobian.ctypes.data
     call_jacobian(functions[JACOBIAN], model, data, address, address + 24 * nv, plan.site[arm])
     delta, base = _scaled(plan, arm, action), _base_pose(plan, arm, words)[1]
@@ -484,7 +489,7 @@ def _joint_goal(plan, arm, functions, model, data, action, state, words, jacobia
     for i in range(6):
         if i < 3 or plan.rotate[arm]:
             for k in range(3):
-                want[0, i] += base[i % 3, k] * delta[k + 3 * (i // 3)]
+                want[0, i] += base[3 * (i % 3) + k] * delta[k + 3 * (i // 3)]
         for k in range(count):
             jac[i, k] = jacobian[i, plan.qvel[arm, k]]
             want[0, i] -= jac[i, k] * posture[k]
@@ -502,15 +507,16 @@ def _joint_goal(plan, arm, functions, model, data, action, state, words, jacobia
 
 
 @_compiled
-def run_rows_lean(layout, plan, record, rows, models, datas, substeps, actions, states, out):
+def run_rows_lean(layout, plan, record, rows, models, datas, substeps, actions, states, out, taken):
     """Take one control step on position actuators: see `run_rows` for the arguments."""
     functions, nv = layout.functions, out[1].shape[1]
     jacobian = np.zeros((6, nv))
-    for r in range(rows.shape[0]):
+    r = take(taken.ctypes.data)
+    while r < rows.shape[0]:
         row = rows[r]
         model, data = models[row], datas[row]
         words = _field_words(data, layout.data)
-        ctrl = carray(doubles(words[CTRL]), (1 << 20,))
+        ctrl = doubles(words[CTRL])
         if substeps > 0:
             call(functions[KINEMATICS], model, data)
             call(functions[CENTRES], model, data)
@@ -522,25 +528,39 @@ def run_rows_lean(layout, plan, record, rows, models, datas, substeps, actions, 
         for _k in range(substeps):
             call(functions[STEP], model, data)
         _record(record, data, words, layout.contact, out[0][row], out[1][row], out[2][row], out[3][row], out[4][row])
+        r = take(taken.ctypes.data)
 
 
 @_compiled
-def step_rows(layout, rows, models, datas, substeps):
+def step_rows(layout, rows, models, datas, substeps, taken):
     """Take `substeps` plain physics steps on `rows`: the limit that the control loop is measured against."""
-    for r in range(rows.shape[0]):
+    r = take(taken.ctypes.data)
+    while r < rows.shape[0]:
         for _ in range(substeps):
             call(layout.functions[STEP], models[rows[r]], datas[rows[r]])
+        r = take(taken.ctypes.data)
 
 
 @_compiled
-def step_and_record(layout, record, rows, models, datas, substeps, out):
-    """Take `substeps` physics steps on `rows`, bring everything up to date and record it."""
+def run_rows_mocap(layout, record, rows, models, datas, substeps, finish, moves, bounds, quat, controls, out, taken):
+    """Take one control step of a hand that is welded to the first mocap body: see `run_rows` for what is not here.
+
+    `moves` [n,3] m shift the mocap body of each row within `bounds` [2,3], `quat` [4] is its orientation and
+    `controls` [n,nu] are the actuators'; `finish` is the function that brings up to date what is recorded.
+    """
     functions = layout.functions
-    for r in range(rows.shape[0]):
+    r = take(taken.ctypes.data)
+    while r < rows.shape[0]:
         row = rows[r]
-        data = datas[row]
-        for _k in range(substeps):
-            call(functions[STEP], models[row], data)
-        call(functions[FORWARD], models[row], data)
+        model, data = models[row], datas[row]
         words = _field_words(data, layout.data)
+        position, ctrl = carray(doubles(words[MOCAP_POS]), (3,)), carray(doubles(words[CTRL]), (controls.shape[1],))
+        for i in range(3):
+            position[i] = min(max(position[i] + moves[r, i], bounds[0, i]), bounds[1, i])
+        carray(doubles(words[MOCAP_QUAT]), (4,))[:] = quat
+        ctrl[:] = controls[r]
+        for _k in range(substeps):
+            call(functions[STEP], model, data)
+        call(functions[finish], model, data)
         _record(record, data, words, layout.contact, out[0][row], out[1][row], out[2][row], out[3][row], out[4][row])
+        r = take(taken.ctypes.data)

@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-__all__ = ["call", "call_jacobian", "doubles", "ints", "words_at"]
+__all__ = ["call", "call_jacobian", "doubles", "ints", "take", "words_at"]
 
 _WORD, _INT = ir.IntType(64), ir.IntType(32)
 
@@ -47,6 +47,15 @@ def _call_jacobian(typing, function, model, data, linear, angular, site):
     return _function([_WORD] * 4 + [_INT])
 
 
+def _take(typing, address):
+    def generate(context, builder, signature, arguments):
+        place = builder.inttoptr(arguments[0], _WORD.as_pointer())
+        return builder.atomic_rmw("add", place, _WORD(1), "monotonic")
+
+    return types.int64(types.int64), generate
+
+
 doubles, words_at, ints = _pointer(types.float64), _pointer(types.int64), _pointer(types.int32)
 call: Any = intrinsic(_call)  # f(model, data)
 call_jacobian: Any = intrinsic(_call_jacobian)  # mj_jacSite(model, data, jacp, jacr, site)
+take: Any = intrinsic(_take)  # count the integer at an address up; return what it was, to one thread alone
