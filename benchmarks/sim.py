@@ -3,8 +3,11 @@
 Every round runs each side once, one after the other, from the same kind of states under random
 actions; a row is the median over rounds. Ours: 64 rows, one thread per core. robosuite: gymnasium's
 AsyncVectorEnv with two processes, the fastest way to run it here. Meta-World: two plain processes.
+Pictures are two cameras of 84 pixels: ours by the CPU rasteriser and by OpenGL's fast mode (effects off, meshes of
+20,000 triangles), robosuite's as it makes them; every process that draws by OpenGL has one thread for it.
 """
 
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,40 +19,44 @@ import numpy as np
 
 from robolearn.api import make_env
 from robolearn.benchmark import Options, Row, finish, parse_options
+from robolearn.envs.opengl import choose_backend
 
 TASKS = {"lift": "Lift", "can": "PickPlaceCan", "square": "NutAssemblySquare"}
 MT10 = (
     "reach-v3", "push-v3", "pick-place-v3", "door-open-v3", "drawer-open-v3", "drawer-close-v3",
     "button-press-topdown-v3", "peg-insert-side-v3", "window-open-v3", "window-close-v3",
 )  # fmt: skip
-ROWS, PROCESSES, EPISODE = 64, 2, 200
+ROWS, PROCESSES = 64, 2
+CAMERAS, SIZE_PX = ("agentview", "robot0_eye_in_hand"), 84
 
 
 class PlainRobosuite(gymnasium.Env):
-    """robosuite's task as its users wrap it: state in one vector, no pictures."""
+    """robosuite's task as its users wrap it: state in one vector, and the pictures of `cameras`."""
 
-    def __init__(self, task: str):
+    def __init__(self, task: str, cameras: tuple[str, ...] = ()):
         from robolearn.envs.exact.export import open_peer
 
-        self._env = open_peer(task, "Panda")
+        self._env, self._cameras = open_peer(task, "Panda", cameras=cameras, image_px=SIZE_PX), cameras
         self._env.reward_shaping = False
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self._env.action_dim,), np.float32)
-        size = len(_flat(self._env.reset()))
-        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float64)
+        box, first = gymnasium.spaces.Box, self._observe(self._env.reset())
+        pictures = {camera: box(0, 255, (SIZE_PX, SIZE_PX, 3), np.uint8) for camera in cameras}
+        state = box(-np.inf, np.inf, first["state"].shape, np.float64)
+        self.observation_space = gymnasium.spaces.Dict({"state": state, **pictures})
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def _observe(self, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        state = np.concatenate([given["robot0_proprio-state"], given["object-state"]])
+        return {"state": state} | {camera: given[f"{camera}_image"] for camera in self._cameras}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict, dict]:
         super().reset(seed=seed)
         np.random.seed(seed)  # noqa: NPY002 - robosuite draws from the global generator
-        return _flat(self._env.reset()), {}
+        return self._observe(self._env.reset()), {}
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+    def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
         given, reward, _, _ = self._env.step(action)
         success = bool(self._env._check_success())
-        return _flat(given), float(reward), False, False, {"success": success}
-
-
-def _flat(given: dict[str, np.ndarray]) -> np.ndarray:
-    return np.concatenate([given["robot0_proprio-state"], given["object-state"]])
+        return self._observe(given), float(reward), False, False, {"success": success}
 
 
 class PlainMetaWorld(gymnasium.Env):
@@ -78,6 +85,7 @@ def main(options: Options) -> None:
     rows: list[Row] = []
     for name, task in TASKS.items():
         rows += robosuite_rows(name, task, rounds=3 if options.quick else 15, steps=2 if options.quick else 8)
+    rows += image_rows("Lift", rounds=2 if options.quick else 9)
     rows.append(metaworld_row(MT10[:3] if options.quick else MT10, rounds=3 if options.quick else 9))
     finish(rows, options)
 
@@ -111,6 +119,43 @@ def robosuite_rows(name: str, task: str, rounds: int, steps: int) -> list[Row]:
         _row(f"{name}_exact_state", figures["exact"], peer_rate, note),
         _row(f"{name}_exact_limit", figures["exact"], figures["bare"], f"{task}, against bare mj_step, all threads"),
         _row(f"{name}_lean_state", figures["lean"], peer_rate, note),
+    ]
+
+
+def image_rows(task: str, rounds: int) -> list[Row]:
+    """Exact with pictures by either renderer, beside robosuite with its own."""
+    backend = choose_backend()
+    os.environ.update(MUJOCO_GL=backend, PYOPENGL_PLATFORM=backend, LP_NUM_THREADS="0")  # of robosuite's processes
+    options = {"stop_on_success": False, "max_steps": 10**9, "cameras": CAMERAS, "image_px": SIZE_PX}
+    raster: Any = make_env(f"robosuite/{task}", ROWS, {**options, "renderer": "raster"})
+    fast: Any = make_env(f"robosuite/{task}", ROWS, {**options, "renderer": "opengl_fast"})
+    plain = [partial(PlainRobosuite, task, CAMERAS)] * PROCESSES
+    peer = gymnasium.vector.AsyncVectorEnv(plain, context="spawn")
+    draw, rates = np.random.default_rng(0), {"raster": [], "fast": [], "peer": []}
+    for env in (raster, fast, peer):
+        env.reset(seed=0)
+    for round_ in range(rounds + 1):  # the first warms up
+        for name, env, steps, count in (
+            ("raster", raster, 4, ROWS),
+            ("fast", fast, 2, ROWS),
+            ("peer", peer, 6, PROCESSES),
+        ):
+            rate = count * steps / _seconds(partial(_advance, env, draw, steps))
+            rates[name] += [rate] if round_ else []
+    for env in (raster, fast, peer):
+        env.close()
+    figures = {key: median(values) for key, values in rates.items()}
+    note = (
+        f"{task}, {ROWS} rows, 2 cameras of {SIZE_PX} px, against AsyncVectorEnv({PROCESSES}) with its own by {backend}"
+    )
+    return [
+        _row(
+            f"{task.lower()}_exact_raster",
+            figures["raster"],
+            figures["peer"],
+            f"{note}; one sample a pixel, no shadows",
+        ),
+        _row(f"{task.lower()}_exact_glfast", figures["fast"], figures["peer"], note),
     ]
 
 

@@ -90,8 +90,10 @@ class AlohaEnv(RowsEnv):
         self.model = mujoco.MjModel.from_xml_path(self._file)
         self.data = [mujoco.MjData(self.model) for _ in range(num_envs)]
         self._reward_of = _Transfer(self.model) if len(self.kind.objects) == 1 else _Insertion(self.model)
-        self._cameras = Cameras(lambda visual, look: mujoco.MjModel.from_xml_path(self._file), config.renderer)
         self._threads = min(config.threads or len(os.sched_getaffinity(0)), num_envs)
+        self._cameras = Cameras(
+            lambda visual, look: mujoco.MjModel.from_xml_path(self._file), config.renderer, config.threads
+        )
         self._pool: ThreadPoolExecutor | None = None
         self._qpos, self._qvel = np.zeros((num_envs, self.model.nq)), np.zeros((num_envs, self.model.nv))
         self._reward = np.zeros(num_envs)
@@ -112,10 +114,12 @@ class AlohaEnv(RowsEnv):
                 data.qpos[start : start + 7] = (*draw.uniform(low, high), 1, 0, 0, 0)
             self._settle(data)
             self._look(row)
+        self._draw(rows)
 
     def advance(self, rows: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         self._ctrl[rows] = _to_ctrl(actions)
         self._parallel(rows)
+        self._draw(rows)
         success = self._reward >= _SUCCESS_REWARD
         reward = self._reward.copy() if self.config.reward == "staged" else success.astype(float)
         return reward, success, ran_away(self._qpos, self._qvel)
@@ -146,6 +150,7 @@ class AlohaEnv(RowsEnv):
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
+        self._cameras.close()
 
     # ------------------------------------------------------------ inside
 
@@ -161,8 +166,10 @@ class AlohaEnv(RowsEnv):
         self._qpos[row], self._qvel[row] = data.qpos, data.qvel
         touching = data.contact.geom
         self._reward[row] = self._reward_of(set(map(tuple, touching.tolist())))
-        for camera, images in self._images.items():
-            images[row] = self._cameras.picture(data, camera, self.config.image_px)
+
+    def _draw(self, rows: np.ndarray) -> None:
+        if self._images and len(rows):
+            self._cameras.fill(self._images, rows, [self.data[row] for row in rows])
 
     def _work(self, rows: np.ndarray) -> None:
         for row in rows:

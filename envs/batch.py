@@ -72,7 +72,9 @@ class BatchEnv(RowsEnv):
         self._substeps = round(1.0 / (task.rate_hz * self.model.opt.timestep))
         self._threads = min(self.options.threads or len(os.sched_getaffinity(0)), num_envs)
         self._pool: ThreadPoolExecutor | None = None
-        self._cameras = Cameras(lambda visual, look: self._scene(visual, look).compile(), self.options.renderer)
+        self._cameras = Cameras(
+            lambda visual, look: self._scene(visual, look).compile(), self.options.renderer, self.options.threads
+        )
         self._middle_rad = np.array([mount.middle_rad for mount in task.mounts])
         self._allocate()
 
@@ -129,6 +131,7 @@ class BatchEnv(RowsEnv):
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
+        self._cameras.close()
 
     # ------------------------------------------------------------ beyond gymnasium
 
@@ -297,14 +300,8 @@ class BatchEnv(RowsEnv):
         self._shake(np.array([row]))
 
     def _render_rows(self, rows: np.ndarray) -> None:
-        if self._images:
-            self._parallel(self._render_some, rows)
-
-    def _render_some(self, rows: np.ndarray) -> None:
-        for row in rows:
-            for camera, images in self._images.items():
-                size = (images.shape[2], images.shape[1])
-                images[row] = self._cameras.picture(self.data[row], camera, size, int(self._look[row]))
+        if self._images and len(rows):
+            self._cameras.fill(self._images, rows, [self.data[row] for row in rows], self._look[rows])
 
     def _parallel(self, work: Any, rows: np.ndarray) -> None:
         """Run `work` over `rows`, a share per thread."""

@@ -24,6 +24,9 @@ class RobosuiteConfig:
     controller_options: dict[str, Any] = field(default_factory=dict)  # over the controller's own config
     reward: Literal["sparse", "dense"] = "sparse"
     raw: bool = False  # robosuite's own observation keys too
+    cameras: tuple[str, ...] = ()  # robosuite's names: agentview, robot0_eye_in_hand, …
+    image_px: int = 84
+    renderer: str = "auto"  # raster, opengl (MuJoCo's own pixels) or opengl_fast
     stop_on_success: bool = True
     perturb: Mapping[str, int] = field(default_factory=dict)  # axis → level 0 to 3
     max_steps: int = 400
@@ -51,6 +54,9 @@ class RobosuiteConfig:
             threads=self.threads,
             compiled=self.compiled,
             lean=self.fidelity == "lean",
+            cameras=self.cameras,
+            image_px=self.image_px,
+            renderer=self.renderer,
             perturb=self.perturb,
         )
         controller = self.controller and {**self.controller_options, "type": self.controller}

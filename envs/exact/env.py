@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import mujoco
 import numpy as np
@@ -19,7 +19,7 @@ from robolearn.envs.images import Cameras
 from robolearn.envs.perturb import RAD_PER_M, Commands, Perturbations, check_levels
 from robolearn.errors import EnvError
 from robolearn.seeding import generator
-from robolearn.spec import ActionKind, ActionSpec, Feature, Spec
+from robolearn.spec import ActionKind, ActionSpec, CameraSpec, Feature, Spec
 
 __all__ = ["PERTURBED", "ExactEnv", "ExactOptions", "Snapshot"]
 
@@ -40,12 +40,15 @@ class ExactOptions:
     """What is the same for every task."""
 
     dense: bool = False  # robosuite's shaped reward
-    raw: bool = False  # robosuite's own keys too, float64
+    raw: bool = False  # robosuite's own keys too, float64; its pictures upside down as there
     stop_on_success: bool = True  # robosuite itself never ends an episode
     max_steps: int = 400
     threads: int = 0  # 0: one per core
     compiled: bool = True  # machine code; otherwise numpy
     lean: bool = False  # the fast model instead of robosuite's own
+    cameras: tuple[str, ...] = ()
+    image_px: int = 84
+    renderer: str = "auto"
     perturb: Mapping[str, int] = field(default_factory=dict)  # axis → level, of `PERTURBED`
 
 
@@ -74,7 +77,9 @@ class ExactEnv(RowsEnv):
         self.model = self.engine.model
         self.sizes = {body: np.tile(low, (num_envs, 1)) for body, low, _ in terms.sizes}
         self._sizers = {body: BoxSizer(export, self.model, body, high) for body, _, high in terms.sizes}
-        self._cameras = Cameras(lambda visual, look: _visible(export))
+        self._cameras = Cameras(lambda visual, look: _visible(export), self.options.renderer, self.options.threads)
+        shape = (num_envs, self.options.image_px, self.options.image_px, 3)
+        self._images = {camera: np.zeros(shape, np.uint8) for camera in self.options.cameras}
         self._allocate()
         self.declare(self._make_spec())
         self._commands = Commands(self.perturb, num_envs, _noise_scale(export))
@@ -89,6 +94,7 @@ class ExactEnv(RowsEnv):
 
     def close_extras(self, **kwargs: Any) -> None:
         self.engine.close()
+        self._cameras.close()
 
     @property
     def raw(self) -> Raw:
@@ -131,6 +137,7 @@ class ExactEnv(RowsEnv):
         self._view.fresh[row] = self._steps[row] == 0
         self._random[row] = generator(0)
         self._random[row].bit_generator.state = snapshot.random
+        self._draw(np.array([row]))
         self._started = True
 
     # ------------------------------------------------------------ episodes
@@ -181,10 +188,22 @@ class ExactEnv(RowsEnv):
             self._last[key][rows] = value[rows]
         for name, value in remembered.items():
             self._view.memory[name][others] = value[others]
+        self._draw(rows)
         if self.perturb.size("observation_noise"):
             for row in rows:
                 for value in self._jitter.values():
                     value[row] = self.perturb.jitter(row, value.shape[1:])
+
+    def _draw(self, rows: np.ndarray) -> None:
+        """Draw what the cameras see; as robosuite's, pictures lag the joints by a physics step."""
+        if not self._images or not len(rows):
+            return
+        states = [self.engine.data[row] for row in rows]
+        qpos = np.array([data.qpos for data in states])
+        for index, data in enumerate(states):
+            if not (self.options.lean or self._view.fresh[rows[index]]):
+                mujoco.mj_integratePos(self.model, qpos[index], data.qvel, -self.model.opt.timestep)
+        self._cameras.fill(self._images, rows, states, qpos=qpos)
 
     def info(self) -> dict[str, Any]:
         if not self.options.perturb:
@@ -197,8 +216,10 @@ class ExactEnv(RowsEnv):
             "observation.environment_state": self._joined(self._object_keys),
             "task": np.array([self.perturb.say(row, self.terms.instruction) for row in range(self.num_envs)]),
         }
+        obs |= {f"observation.images.{camera}": images.copy() for camera, images in self._images.items()}
         if self.options.raw:
             obs |= {key: value.copy() for key, value in self._last.items()}
+            obs |= {f"{camera}_image": images[:, ::-1].copy() for camera, images in self._images.items()}
         return obs
 
     def resize(self, row: int) -> None:
@@ -246,8 +267,12 @@ class ExactEnv(RowsEnv):
             "observation.environment_state": _feature(self._last, self._object_keys),
             "task": Feature(kind="text", dtype="str"),
         }
+        for camera in self._images:
+            observations[f"observation.images.{camera}"] = _picture(self.options.image_px, "up")
         if self.options.raw:
             observations |= {key: Feature(shape=value.shape[1:], dtype="float64") for key, value in self._last.items()}
+            for camera in self._images:
+                observations[f"{camera}_image"] = _picture(self.options.image_px, "down")  # robosuite's rows go upwards
         fidelity = "lean" if self.options.lean else "exact"
         return Spec(
             observations,
@@ -256,6 +281,10 @@ class ExactEnv(RowsEnv):
             robot="+".join(arm.robot for arm in self.export.arms),
             metadata={"env": f"robosuite/{self.export.task}", "fidelity": fidelity},
         )
+
+
+def _picture(size_px: int, up: Literal["up", "down"]) -> Feature:
+    return Feature(kind="image", shape=(size_px, size_px, 3), dtype="uint8", camera=CameraSpec(up=up))
 
 
 def _visible(export: Export) -> mujoco.MjModel:

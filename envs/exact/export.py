@@ -114,10 +114,17 @@ class Export:
     horizon: int
 
 
-def open_peer(task: str, robots: str | tuple[str, ...], controller: str | Mapping[str, Any] | None = None) -> Any:
-    """Return robosuite's own environment, state only; raises `EnvError` for an unknown name.
+def open_peer(
+    task: str,
+    robots: str | tuple[str, ...],
+    controller: str | Mapping[str, Any] | None = None,
+    cameras: tuple[str, ...] = (),
+    image_px: int = 84,
+) -> Any:
+    """Return robosuite's own environment; raises `EnvError` for an unknown name.
 
-    `controller` names an arm controller (robosuite's default gains) or is its full part config.
+    `controller` names an arm controller (robosuite's default gains) or is its full part config. Pictures of
+    `cameras` need $MUJOCO_GL set before robosuite is imported.
     """
     logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
     import robosuite
@@ -134,8 +141,11 @@ def open_peer(task: str, robots: str | tuple[str, ...], controller: str | Mappin
         robots=list(names),
         controller_configs=[_controller(name, controller) for name in names],
         has_renderer=False,
-        has_offscreen_renderer=False,
-        use_camera_obs=False,
+        has_offscreen_renderer=bool(cameras),
+        use_camera_obs=bool(cameras),
+        camera_names=list(cameras) or "agentview",
+        camera_heights=image_px,
+        camera_widths=image_px,
         ignore_done=True,
         reward_shaping=True,
     )

@@ -1,6 +1,11 @@
 """The exact fidelity: the same numbers as robosuite, for any rows and threads, from any moment."""
 
 import ctypes
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import mujoco
 import numpy as np
@@ -10,7 +15,8 @@ from robolearn.api import make_env
 from robolearn.envs.exact.export import export_task, open_peer
 from robolearn.envs.exact.layout import DATA_FIELDS, RowModel, layout
 from robolearn.envs.exact.peer import adopt, observations, reset_peer
-from robolearn.errors import ConfigError, EnvError
+from robolearn.envs.opengl import choose_backend
+from robolearn.errors import ConfigError, EnvError, MissingLibraryError
 from robolearn.rollout import ExpertController, rollout
 from robolearn.seeding import generator
 
@@ -297,3 +303,55 @@ def test_a_picture_shows_each_row():
         red = [(picture[..., 0] > picture[..., 1] + 60) for picture in pictures]
         assert min(mask.sum() for mask in red) > 5
         assert (red[0] != red[1]).any()
+
+
+CAMERAS = ("agentview", "robot0_eye_in_hand")
+
+
+@pytest.mark.parametrize("fidelity", ["exact", "lean"])
+def test_camera_observations(fidelity):
+    env = build("Lift", 2, fidelity=fidelity, cameras=CAMERAS, image_px=40)
+    obs, _ = env.reset(seed=[1, 2])
+    for camera in CAMERAS:
+        upright, peers = obs[f"observation.images.{camera}"], obs[f"{camera}_image"]
+        assert upright.shape == (2, 40, 40, 3)
+        assert upright.dtype == np.uint8
+        assert np.array_equal(peers, upright[:, ::-1])  # robosuite counts a picture's rows from the bottom
+        assert not np.array_equal(upright[0], upright[1])
+        assert env.spec.observations[f"observation.images.{camera}"].camera.up == "up"
+        assert env.spec.observations[f"{camera}_image"].camera.up == "down"
+    saved, action = env.snapshot(0), np.full((2, 7), 0.5)
+    first = env.step(action)[0]["observation.images.agentview"][0]
+    env.restore(1, saved)
+    assert np.array_equal(env.observe()["observation.images.agentview"][1], obs["observation.images.agentview"][0])
+    assert np.array_equal(env.step(action)[0]["observation.images.agentview"][1], first)
+    with pytest.raises(EnvError, match="did you mean 'agentview'"):
+        build("Lift", 1, cameras=("agentvew",)).reset(seed=[0])
+
+
+def likeness_db(*renderers):
+    """Return how much our pictures look like robosuite's own: key → renderer → PSNR [dB]."""
+    try:
+        backend = choose_backend()
+    except MissingLibraryError as problem:
+        pytest.skip(str(problem))
+    command = [sys.executable, str(Path(__file__).with_name("peer_pictures.py")), *renderers]
+    environment = {**os.environ, "MUJOCO_GL": backend, "PYOPENGL_PLATFORM": backend}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=600)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.render
+def test_pictures_look_as_robosuites_own():
+    found = likeness_db("raster")
+    assert found["agentview_image"]["raster"] > 26
+    assert found["robot0_eye_in_hand_image"]["raster"] > 22
+
+
+@pytest.mark.long
+@pytest.mark.render
+def test_pictures_by_opengl_are_robosuites_own():
+    found = likeness_db("opengl", "opengl_fast")
+    for key, least_db in (("agentview_image", 26), ("robot0_eye_in_hand_image", 22)):
+        assert found[key]["opengl"] > 35
+        assert found[key]["opengl_fast"] > least_db
