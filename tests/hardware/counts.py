@@ -457,15 +457,16 @@ def _motion(heard: list[tuple[int, Any]], killed: int) -> dict[str, Any]:
 
 def _kill_recorder(running: Streaming, folder: Path) -> dict[str, Any]:
     from mcap.exceptions import McapError
-    from mcap.reader import NonSeekingReader
+    from mcap.records import Message
+    from mcap.stream_reader import StreamReader
 
     os.kill(running.pids["recorder"], signal.SIGKILL)
     before = len(running.heard)
     running.listen(1.0)
     read = 0
     with (folder / "log.mcap").open("rb") as file, contextlib.suppress(McapError, EOFError):
-        for _ in NonSeekingReader(file).iter_messages():
-            read += 1
+        for record in StreamReader(file).records:
+            read += isinstance(record, Message)
     gaps = np.diff([stamp for stamp, _ in running.heard]) / MS
     return {"heard_after": len(running.heard) - before, "longest_gap_ms": float(gaps.max()), "messages_read": read}
 

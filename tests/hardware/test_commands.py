@@ -158,3 +158,22 @@ def test_a_raw_recording_is_read_by_ros_tools(tmp_path):
     assert seen[3].publish_time_ns == 503
     assert seen[3].log_time_ns == 3000
     assert [each.ros_msg.data[0] for each in read if each.channel.topic == "/commands"] == [float(i) for i in range(20)]
+
+
+def test_a_killed_recorder_loses_no_more_than_its_last_chunk(tmp_path):
+    from mcap.exceptions import EndOfFile
+    from mcap.records import Message
+    from mcap.stream_reader import StreamReader
+
+    graph = MemoryGraph(lambda: 0)
+    floats = "std_msgs/msg/Float64MultiArray"
+    recorder = RawRecorder(tmp_path / "a.mcap", MemoryTransport(graph), {"/commands": floats})
+    publisher = MemoryTransport(graph).publisher("/commands", floats)
+    for i in range(3000):  # 100 bytes and more each
+        publisher.publish(messages.float_array(np.arange(7.0) + i))
+        recorder.drain()
+    read = []
+    with (tmp_path / "a.mcap").open("rb") as file, pytest.raises(EndOfFile):  # it has no end yet
+        read.extend(record for record in StreamReader(file).records)
+    assert 2200 < sum(isinstance(record, Message) for record in read) < 3000
+    recorder.close()
