@@ -25,6 +25,7 @@ from robolearn.spec import ActionKind, ActionSpec, Feature, Rotation, Spec
 __all__ = ["BagOptions", "BagReader", "bag_files", "open_dataset"]
 
 _MAX_FRAMES = 10_000_000
+_DTYPES = ("float32", "float64", "int32", "int64", "uint8", "bool")
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class BagReader:
         channels = _survey(self._files[0])
         own = self._files[0][0].metadata.get("robolearn")
         self._columns, given = _own_facts(self.path, own) if own is not None else ({}, None)
-        self._topics = dict(options.keys) or _topics(channels, self._columns)
+        self._topics = dict(options.keys) or _topics(self.path, channels, self._columns)
         self.options = options
         self._tracks = [self._scan(files) for files in self._files]
         self.spec = given or self._spec()
@@ -224,6 +225,8 @@ class BagReader:
 
     def _ticks_of(self, episode: int) -> np.ndarray:
         tracks = {key: track.stamps_ns for key, track in self._tracks[episode].items() if key != "task"}
+        if not tracks:
+            raise DataError(f"{self.path}: only the task has a topic.", do="map more: data.options.keys")
         begin = max(int(stamps[0]) for stamps in tracks.values())
         end = min(int(stamps[-1]) for stamps in tracks.values())
         count = int((end - begin) * self.spec.rate_hz / 1e9 + 1.01) if end >= begin else 0
@@ -282,10 +285,13 @@ def _survey(files: Sequence[BagFile]) -> dict[str, str]:
     return {topic: channel.type for file in files for topic, channel in file.channels.items()}
 
 
-def _topics(channels: Mapping[str, str], columns: Mapping[str, Any]) -> dict[str, Topic]:
+def _topics(path: Path, channels: Mapping[str, str], columns: Mapping[str, Any]) -> dict[str, Topic]:
     """Return the map of our own recordings, else the obvious one: cameras, joint states, a command."""
     if columns:
         own = {key: Topic(f"/{key.replace('.', '/')}", pick="last") for key in (*columns, "task")}
+        missing = [topic.topic for key, topic in own.items() if key in columns and topic.topic not in channels]
+        if missing:
+            raise DataError(f"{path} lacks topics that it describes.", found=missing, do="it was cut: restore the file")
         return {key: topic for key, topic in own.items() if topic.topic in channels}
     result = {}
     for topic, kind in sorted(channels.items()):
@@ -304,7 +310,7 @@ def _own_facts(path: Path, own: Mapping[str, str]) -> tuple[dict[str, Any], Spec
     for key, column in columns.items():
         shape, dtype = (column.get("shape"), column.get("dtype")) if isinstance(column, dict) else (None, None)
         sizes = isinstance(shape, list) and all(type(size) is int and 0 <= size < 2**20 for size in shape)
-        if not sizes or dtype not in ("float32", "float64", "int32", "int64", "uint8", "bool"):
+        if not sizes or dtype not in _DTYPES:
             raise DataError(f"{path}: the description of '{key}' is damaged.", found=str(column)[:80])
     try:
         spec = Spec.from_dict(_json(own.get("spec", ""), path))
@@ -315,6 +321,8 @@ def _own_facts(path: Path, own: Mapping[str, str]) -> tuple[dict[str, Any], Spec
     for key, shape in {**wanted, "action": (spec.action.dim,)}.items():
         if stored.get(key) != shape:
             raise DataError(f"{path}: '{key}' is not stored as its spec says.", found=stored.get(key), expected=shape)
+        if key in wanted and spec.observations[key].dtype not in _DTYPES:
+            raise DataError(f"{path}: '{key}' has an unknown type.", found=spec.observations[key].dtype)
     return columns, spec
 
 

@@ -40,8 +40,13 @@ class Tree:
         """Return the attributes of a group that are numbers or text."""
         if group not in self.groups:
             return {}
+        try:
+            stored = dict(self.groups[group].attrs)
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            where = f"{self.path}: the attributes of {group}"
+            raise DataError(f"{where} cannot be read.", found=str(error)[:160], do="restore the file") from error
         result = {}
-        for name, value in self.groups[group].attrs.items():
+        for name, value in stored.items():
             plain = value.decode(errors="replace") if isinstance(value, bytes) else value
             if isinstance(plain, str | int | float | np.number | np.bool_):
                 result[name] = plain

@@ -184,6 +184,7 @@ def damaged(path):
     yield "unknown record", content[:8] + b"\0" + content[9:]
     yield "huge record", content[:8] + struct.pack("<BQ", 5, 2**33) + b"x" * 64
     chunk = content.index(b"zstd") - 4 - 28 - 9
+    yield "cut before its topics", content[: chunk + 20]
     yield "huge chunk", content[: chunk + 25] + struct.pack("<Q", 2**42) + content[chunk + 33 :]
     yield "bomb", content[: chunk + 25] + struct.pack("<Q", 2**29) + content[chunk + 33 :]
     yield "flipped byte", content[: chunk + 200] + bytes([content[chunk + 200] ^ 1]) + content[chunk + 201 :]
