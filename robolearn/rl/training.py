@@ -41,6 +41,7 @@ __all__ = [
     "RLConfig",
     "RLResult",
     "compare",
+    "curriculum_levels",
     "env_options",
     "finetune",
     "parse_rl",
@@ -69,6 +70,7 @@ class LoopConfig:
     rows: int = 16
     round_episodes: int = 32
     group: int = 1  # episodes in a row that start alike, for advantages within a group
+    curriculum: bool = False  # collection meets `env.perturb` level by level, in equal parts of the steps
     reward: str = "sparse"
     select_every: int = 5_000
     select_episodes: int = 100
@@ -144,7 +146,11 @@ def finetune(config: RLConfig, advance: Advance | None = None) -> RLResult:
     former = checkpoint.load(config.rl.resume) if config.rl.resume else None
     if former:
         _require_same_run(former, config)
+    if config.rl.curriculum and not config.env.get("perturb"):
+        found, do = "no axis in env.perturb", "set env.perturb={AXIS: LEVEL}"
+        raise ConfigError("A curriculum needs something to lead to.", found=found, do=do)
     env = _build(config)
+    run = None
     try:
         problem = _problem(config, env.spec)
         algorithm = config.algo.build(problem)
@@ -156,6 +162,8 @@ def finetune(config: RLConfig, advance: Advance | None = None) -> RLResult:
         with stop_signals() as stopped:
             return run.finish(stopped, advance or (lambda done, note: None))
     finally:
+        if run is not None:
+            run.close()
         env.close()
 
 
@@ -181,6 +189,15 @@ def env_options(config: RLConfig) -> dict[str, Any]:
     return options
 
 
+def curriculum_levels(wanted: Mapping[str, int], share: float) -> dict[str, int]:
+    """Return the levels of perturbation axes after a `share` of the steps: none at first, `wanted` in the last part.
+
+    Every level up to the highest has an equal part; axes that need less wait at theirs.
+    """
+    stage = int(share * (max(wanted.values(), default=0) + 1))
+    return {axis: min(level, stage) for axis, level in wanted.items()}
+
+
 class _Run:
     """Counts, curves and checkpoints around one algorithm."""
 
@@ -191,6 +208,7 @@ class _Run:
         self.selected = self.saved = 0  # steps at which that was last done
         self.spent = {"collect": 0.0, "learn": 0.0, "select": 0.0}  # seconds
         self.reward = _reward(config, problem)
+        self._collecting = (dict(config.env.get("perturb") or {}), env)  # levels, and the environment that has them
 
     def start(self) -> None:
         """Take the demonstrations and measure the clone."""
@@ -251,13 +269,14 @@ class _Run:
 
     def _round(self, advance: Advance) -> None:
         options, seed = self.config.rl, derive_seed(self.config.seed, "collect")
-        explorer = self.algorithm.explorer(self.env.num_envs, seed)
+        collecting = self._stage()
+        explorer = self.algorithm.explorer(collecting.num_envs, seed)
         trajectories = Trajectories(explorer, self.reward)
         episodes = range(self.episodes, self.episodes + options.round_episodes)
         found: list[Trajectory] = []
         metrics = _Means()
         mark_s = time.perf_counter()
-        env = self.env if options.group == 1 else GroupedStarts(self.env, options.group, seed)
+        env = collecting if options.group == 1 else GroupedStarts(collecting, options.group, seed)
         for record in steps(env, explorer, episodes, seed):
             over = trajectories(record)
             for trajectory in over:
@@ -277,6 +296,22 @@ class _Run:
             success = float(np.mean([trajectory.success for trajectory in found]))
             lengths = float(np.mean([len(trajectory) for trajectory in found]))
             self._write({"collect_success": success, "length": lengths, "episodes": self.episodes, **metrics.result()})
+
+    def _stage(self) -> VectorEnv:
+        """Return what this round collects in: the environment, or an easier one of the curriculum."""
+        options, wanted = self.config.rl, self.config.env.get("perturb") or {}
+        if options.curriculum:
+            levels = curriculum_levels(wanted, self.steps / options.steps)
+            if levels != self._collecting[0]:
+                self.close()
+                easier = dataclasses.replace(self.config, env={**self.config.env, "perturb": levels})
+                self._collecting = levels, self.env if levels == wanted else _build(easier)
+        return self._collecting[1]
+
+    def close(self) -> None:
+        """Close what was built for the curriculum."""
+        if self._collecting[1] is not self.env:
+            self._collecting[1].close()
 
     def _select(self) -> None:
         """Evaluate the present policy on the selection seeds; keep it when none before was better."""

@@ -13,7 +13,8 @@ from robolearn.actor import load
 from robolearn.api import make_env
 from robolearn.errors import CheckpointError, ConfigError, DataError, EnvError, SpecError
 from robolearn.evaluation import EvalConfig, evaluate
-from robolearn.rl.training import compare, finetune, parse_rl
+from robolearn.rl import training
+from robolearn.rl.training import compare, curriculum_levels, finetune, parse_rl
 
 
 def _lines(folder):
@@ -110,3 +111,21 @@ def test_an_environment_without_success_is_refused(plain, monkeypatch):
     monkeypatch.setattr(RowsEnv, "info", lambda self: {})
     with pytest.raises(EnvError, match="what success is"):
         finetune(parse_rl(plain()))
+
+
+def test_a_curriculum_reaches_every_level_in_equal_parts():
+    wanted = {"control_noise": 2, "latency": 1}
+    found = [curriculum_levels(wanted, share) for share in (0.0, 0.32, 0.34, 0.67, 1.0)]
+    assert [(one["control_noise"], one["latency"]) for one in found] == [(0, 0), (0, 0), (1, 1), (2, 1), (2, 1)]
+
+
+def test_a_run_with_a_curriculum_begins_easily(plain, monkeypatch):
+    levels = []
+    built = training._build
+    monkeypatch.setattr(training, "_build", lambda config: levels.append(dict(config.env["perturb"])) or built(config))
+    options = {"env": {"perturb": {"control_noise": 1}}, "curriculum": True}
+    result = finetune(parse_rl(plain(**options)))
+    assert levels == [{"control_noise": 1}, {"control_noise": 0}]  # the last part collects where it evaluates
+    assert result.steps >= 300
+    with pytest.raises(ConfigError, match="lead to"):
+        finetune(parse_rl(plain("none", curriculum=True)))
