@@ -37,7 +37,9 @@ _CPU = torch.device("cpu")
 class PolicyGradientConfig:
     """Advantages: "gae" with a critic, or relative to the episodes that start alike ("group", with rl.group).
 
-    `ratio` clips every denoising step by itself, or the chain. The regulariser pulls to the clone: "kl" of the
+    `ratio` clips the chain, every denoising step by itself, or the geometric mean over the numbers of a step: a
+    chunk has a hundred, and one update that changes each of them by little leaves any range of their product
+    (DPPO's implementation does so, with a `clip` of 0.01). The regulariser pulls to the clone: "kl" of the
     chains, or "cloning", the clone's own loss on demonstrations. `target_kl` ends a round's learning early.
     """
 
@@ -46,7 +48,7 @@ class PolicyGradientConfig:
     advantage: Literal["gae", "group"] = "gae"
     regulariser: Literal["none", "kl", "cloning"] = "none"
     strength: float = 0.1  # of the regulariser
-    ratio: Literal["step", "chain"] = "chain"
+    ratio: Literal["step", "chain", "mean"] = "chain"
     clip: float = 0.2
     gamma: float = 0.99  # per environment step
     lam: float = 0.95  # per decision
@@ -230,8 +232,10 @@ class PolicyGradient:
         return self._scores(self.chain.evaluate(obs, chain).log_prob(chain))
 
     def _scores(self, log_prob: Tensor) -> Tensor:
-        """Return log-probabilities [B,S,K] summed over what counts: by step [B,S], or of the chain [B,1]."""
+        """Return log-probabilities [B,S,K] of what counts: summed or averaged by step [B,S], or of the chain [B,1]."""
         by_step = (log_prob * self._scored).sum(-1)
+        if self.config.ratio == "mean":
+            return by_step / (self._scored.sum(-1) * self.problem.inner.action.dim)
         return by_step.sum(1, keepdim=True) if self.config.ratio == "chain" else by_step
 
 

@@ -155,7 +155,13 @@ def _bandit(algorithm, problem, number, good):
 
 
 @pytest.mark.parametrize(
-    "options", [{"ratio": "step"}, {"advantage": "group"}, {"regulariser": "kl", "strength": 1e-3}]
+    "options",
+    [
+        {"ratio": "step"},
+        {"ratio": "mean", "clip": 0.02},
+        {"advantage": "group"},
+        {"regulariser": "kl", "strength": 1e-3},
+    ],
 )
 def test_a_bandit_is_learned(problem, options):
     """The reward is the first number of the action, in deviations of where it began."""
