@@ -24,11 +24,10 @@ import torch
 import robolearn
 from robolearn.actor import PolicyActor
 from robolearn.benchmark import Options, Row, finish, parse_options
-from robolearn.config import parse
 from robolearn.errors import RobolearnError
 from robolearn.evaluation import EvalConfig, summarise
 from robolearn.files import read_json
-from robolearn.registry import resolve
+from robolearn.registry import configure
 from robolearn.rollout import Outcome
 
 BUDGETS = {20_000: "5min", 40_000: "10min", 80_000: "20min"}
@@ -87,7 +86,7 @@ def latency_rows(rounds: int = 200) -> Iterator[Row]:
     obs = {key: np.full((1, spec.history, *f.shape), 200.0, np.float32) for key, f in spec.observations.items()}
     actors, times_ms = {}, {name: [] for name in SAMPLERS}
     for name, options in SAMPLERS.items():
-        config = parse(resolve("policy", options["name"]), {**options, "history": 2, "chunk": 16, "network": NETWORK})
+        config = configure("policy", {**options, "history": 2, "chunk": 16, "network": NETWORK}, "sampler")
         actors[name] = PolicyActor(config.build(spec), small.pipeline, small.spec, microbatch=1)
     for number in range(rounds + 5):
         for name, actor in actors.items():
