@@ -9,11 +9,13 @@ runs the first N episodes with twin and executor as processes, too, on the machi
 FOLDER; after `--minutes` the run ends and the next one goes on from there.
 
 `./run demo out=DIR` leaves a checkpoint in DIR. The simulated task moves the tool at up to 1 m/s and its gripper at
-once, which the usual limits (0.25 m/s, 0.1 m/s) would slow down: the limits are options here.
+once, which the usual limits (0.25 m/s, 0.1 m/s) would slow down, and its first action may turn the tool by more than
+the 0.3 rad that a first target may be away: the limits are wider here.
 """
 
 import argparse
 import json
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,7 +49,7 @@ class Setting:
     def robot(self) -> RobotConfig:
         """Return the twin of the task."""
         return RobotConfig(
-            domain=64,
+            domain=os.getpid() % 100,  # nobody else's on this machine
             ros=RosRobotConfig(
                 "forward",
                 rate_hz=self.rate_hz,
@@ -55,8 +57,9 @@ class Setting:
                 gripper_joint="finger_joint1",
                 connect_s=60.0,
             ),
-            safety=SafetyConfig(tool_m_s=self.tool_m_s),
+            safety=SafetyConfig(tool_m_s=self.tool_m_s, start_rad=0.6),
             base_m=(-0.56, 0.0, 0.912),
+            blend_s=0.02,  # a longer one would delay a policy that decides anew every 0.1 s
             gripper_m_s=self.gripper_m_s,
             twin=TwinOptions("pick_place", "forward", latency_s=self.latency_s, wire="dds"),
         )
