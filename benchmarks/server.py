@@ -17,6 +17,7 @@ import numpy as np
 import websockets.asyncio.server
 import websockets.sync.client
 from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
 
 from robolearn.benchmark import Options, Row, finish, parse_options
 from robolearn.serve.client import WebsocketClientPolicy
@@ -65,8 +66,9 @@ def serve_bare(port: int) -> None:
     reply = bytes(len(pack({"actions": np.zeros((10, 7), np.float32)})) + 80)
 
     async def answer(connection: ServerConnection) -> None:
-        async for _ in connection:
-            await connection.send(reply)
+        with contextlib.suppress(ConnectionClosed):  # a client that is gone
+            async for _ in connection:
+                await connection.send(reply)
 
     async def forever() -> None:
         async with websockets.asyncio.server.serve(answer, "127.0.0.1", port, compression=None, max_size=None):
