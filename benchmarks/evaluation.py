@@ -71,15 +71,16 @@ class StoppingRobosuite(PlainRobosuite):
 
     def __init__(self, task: str):
         super().__init__(task)
-        self.observation_space = gymnasium.spaces.Dict({"agent_pos": self.observation_space})
+        spaces: Any = self.observation_space
+        self.observation_space = gymnasium.spaces.Dict({"agent_pos": spaces["state"]})
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         given, info = super().reset(seed=seed)
-        return {"agent_pos": given}, info
+        return {"agent_pos": given["state"]}, info
 
     def step(self, action: np.ndarray) -> Any:
         given, reward, _, _, info = super().step(action)
-        return {"agent_pos": given}, reward, info["success"], False, {"is_success": info["success"]}
+        return {"agent_pos": given["state"]}, reward, info["success"], False, {"is_success": info["success"]}
 
 
 def main(options: Options) -> None:
