@@ -3,8 +3,8 @@
     python tests/hardware/mutation.py [--count N] [--seed S] [--list] [--out FILE] [--minutes M]
 
 A mutant changes one comparison, sign, constant or statement of one module. It is killed when the
-tests of the filter and the executor fail or do not end. The verdicts of the last run are in mutants.txt beside this
-file, those who survive with the reason; a run goes on with the mutants that FILE does not have yet.
+tests of the filter and the executor fail or do not end. Verdicts go to FILE, and a run goes on with the mutants that
+it does not have yet; those that no test can tell from the original are listed below with the reason.
 """
 
 import argparse
