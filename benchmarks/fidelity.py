@@ -6,7 +6,6 @@ out=outputs/lift_clone` leaves (ROBOLEARN_RUNS names another folder than `output
 such row. The other rows are the scripted experts' success on the lean model, with the exact model's as peer.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 import robolearn
 from robolearn import checkpoint
 from robolearn.api import make_env
-from robolearn.benchmark import Options, Row, finish, parse_options
+from robolearn.benchmark import Options, Row, finish, parse_options, runs_folder
 from robolearn.config import parse
 from robolearn.contracts import Observations
 from robolearn.envs.base import RowsEnv
@@ -99,7 +98,7 @@ class Begun:
 def main(options: Options) -> None:
     """Print the rows of what is there."""
     torch.set_num_threads(1)
-    run = Path(os.environ.get("ROBOLEARN_RUNS", "outputs")) / "lift_clone"
+    run = runs_folder() / "lift_clone"
     rows = [policy_row(run, 12 if options.quick else 500)] if run.is_dir() else []
     rows += [expert_row(task, 24 if options.quick else 200) for task in EXPERTS]
     finish(rows, options, merge=True)

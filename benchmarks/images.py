@@ -7,21 +7,14 @@ with every picture black, and in OpenGL's fast mode (MuJoCo's own pictures witho
 beside the run, so an interrupted evaluation goes on.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import robolearn
 from robolearn import checkpoint
-from robolearn.benchmark import Options, Row, finish, parse_options
-from robolearn.config import config_hash, parse
-from robolearn.evaluation import EvalConfig, evaluate
-from robolearn.intervals import Interval
-from robolearn.metrics import read_metrics
-from robolearn.outcomes import OutcomeLog
+from robolearn.benchmark import Options, Row, evaluate_run, finish, parse_options, runs_folder, training_minutes
 
 SMALL = Path(__file__).parent / "checkpoints" / "pick_place_image"
 SEEN: Mapping[str, Mapping[str, Any]] = {  # options of the environment
@@ -34,7 +27,7 @@ SEEN: Mapping[str, Mapping[str, Any]] = {  # options of the environment
 def main(options: Options) -> None:
     """Print the rows of the run, or of the small checkpoint."""
     torch.set_num_threads(1)
-    run = SMALL if options.quick else Path(os.environ.get("ROBOLEARN_RUNS", "outputs")) / "pick_place_image"
+    run = SMALL if options.quick else runs_folder() / "pick_place_image"
     if not run.is_dir():
         raise SystemExit(f"There is no run {run}: see the head of {Path(__file__).name}.")
     finish(list(rows_of(run, options.quick)), options, merge=True)
@@ -46,26 +39,11 @@ def rows_of(run: Path, quick: bool) -> Iterator[Row]:
     trained = f"{config['train']['steps']:,} steps of {config['train']['batch_size']}"
     for name in ("raster", "blackout") if quick else SEEN:
         episodes = 24 if quick else 200
-        found = success(run, config, name, episodes, keep=not quick)
+        found = evaluate_run(run, episodes, SEEN[name], None if quick else run / f"images_{name}.jsonl").success
         note = f"[{found.low:.3f}, {found.high:.3f}], {episodes} episodes; {trained}"
         yield Row(f"pick_place_{name}", "share", found.value, note=note)
     if not quick:
-        lines = [line for line in read_metrics(run) if "compute_s" in line]
-        spent_s = lines[-1]["compute_s"] + lines[-1]["data_s"]
-        yield Row("pick_place_training", "min", spent_s / 60, note=f"one thread; {trained}")
-
-
-def success(run: Path, config: Mapping[str, Any], name: str, episodes: int, keep: bool) -> Interval:
-    """Return the success interval in one kind of picture."""
-    settings = parse(EvalConfig, {**config["eval"], "episodes": episodes, "num_envs": min(50, episodes)})
-    changes = SEEN[name]
-    described = {**config["env"], **changes}
-    env = robolearn.make_env(described.pop("name"), settings.num_envs, described)
-    log = OutcomeLog(run / f"images_{name}.jsonl", config_hash({"config": config, "seen": changes})) if keep else None
-    try:
-        return evaluate(robolearn.load(run), env, settings, log=log).success
-    finally:
-        env.close()
+        yield Row("pick_place_training", "min", training_minutes(run), note=f"one thread; {trained}")
 
 
 if __name__ == "__main__":

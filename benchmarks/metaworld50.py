@@ -11,12 +11,11 @@ Training and rolling out are not part of it: the full run reads what these comma
 beside (π0 and reinforcement learning: 85.8 %, MP1 from point clouds: 78.9 % of 37 tasks); these read the state.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import robolearn
-from robolearn.benchmark import Options, Row, finish, parse_options
+from robolearn.benchmark import Options, Row, finish, parse_options, runs_folder
 from robolearn.errors import RobolearnError
 from robolearn.evaluation import EvalConfig
 from robolearn.files import read_json
@@ -35,7 +34,7 @@ GROUP_OF = {task: group for group, tasks in GROUPS.items() for task in tasks.spl
 
 def main(options: Options) -> None:
     """Print the table of the runs that are there."""
-    runs = Path(os.environ.get("ROBOLEARN_RUNS", "outputs"))
+    runs = runs_folder()
     found = [name for name in NAMES if (runs / name).is_dir()]
     if not found:
         raise SystemExit(f"There are no runs in {runs}: see the head of {Path(__file__).name}.")

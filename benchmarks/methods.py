@@ -12,7 +12,6 @@ another folder than `outputs`. A latency is the median processor time of one dec
 transforms included), which other processes on the machine do not change much.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -25,7 +24,7 @@ import torch
 
 import robolearn
 from robolearn.actor import PolicyActor, make_actor
-from robolearn.benchmark import Options, Row, finish, parse_options
+from robolearn.benchmark import Options, Row, finish, parse_options, runs_folder
 from robolearn.config import parse
 from robolearn.errors import RobolearnError
 from robolearn.evaluation import EvalConfig, evaluate, summarise, write_json
@@ -132,7 +131,7 @@ VARIANTS = {
 def main(options: Options) -> None:
     """Print the table, and write it where the full run was asked for."""
     torch.set_num_threads(1)
-    runs = Path(os.environ.get("ROBOLEARN_RUNS", "outputs"))
+    runs = runs_folder()
     if options.quick:
         finish(list(quick_rows()), options)
         return

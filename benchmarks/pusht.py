@@ -12,7 +12,6 @@ two cores reaches within about 5, 10 and 20 minutes. Episodes are pooled over th
 another folder than `outputs`. What has no runs there keeps its rows of the file that `--json` names.
 """
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +22,7 @@ import torch
 
 import robolearn
 from robolearn.actor import PolicyActor
-from robolearn.benchmark import Options, Row, finish, parse_options
+from robolearn.benchmark import Options, Row, finish, parse_options, runs_folder
 from robolearn.errors import RobolearnError
 from robolearn.evaluation import EvalConfig, summarise
 from robolearn.files import read_json
@@ -48,7 +47,7 @@ def main(options: Options) -> None:
         rows = cell("small", [SMALL], replace(EVALUATION, episodes=50), "shipped checkpoint, 50 episodes, a subset")
         rows += latency_rows(2)
     else:
-        runs = Path(os.environ.get("ROBOLEARN_RUNS", "outputs"))
+        runs = runs_folder()
         rows = [row for policy in ("flow", "diffusion", "regression") for row in budget_rows(runs / f"pusht_{policy}")]
         rows += [*sampler_rows(runs), *latency_rows()]
     finish(rows, options, merge=not options.quick)

@@ -8,13 +8,12 @@ and pairs the clone with what it became on the same unseen episodes. `--quick` r
 steps. ROBOLEARN_RUNS names another folder than `outputs`.
 """
 
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from robolearn.benchmark import Options, Row, finish, parse_options
+from robolearn.benchmark import Options, Row, finish, parse_options, runs_folder
 from robolearn.cli import main as robolearn
 from robolearn.errors import CheckpointError, RobolearnError
 from robolearn.files import read_json
@@ -31,7 +30,7 @@ def main(options: Options) -> None:
                 raise RobolearnError("The experiment did not run.")
             rows = list(rows_of(Path(folder)))
     else:
-        rows = list(rows_of(Path(os.environ.get("ROBOLEARN_RUNS", "outputs")) / "rl"))
+        rows = list(rows_of(runs_folder() / "rl"))
     finish(rows, options)
 
 

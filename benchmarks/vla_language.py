@@ -7,21 +7,14 @@ the policy from the state), `paraphrase` (synonyms and phrases that training nev
 an interrupted evaluation goes on, and rows without a run stay as they are in the file that `--json` names.
 """
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import robolearn
 from robolearn import checkpoint
-from robolearn.benchmark import Options, Row, finish, parse_options
-from robolearn.config import parse
-from robolearn.errors import RobolearnError
-from robolearn.evaluation import EvalConfig, evaluate, write_json
-from robolearn.files import read_json
-from robolearn.intervals import wilson
+from robolearn.benchmark import Options, Row, evaluate_run, finish, parse_options, runs_folder, training_minutes
 from robolearn.metrics import read_metrics
 
 SMALL = Path(__file__).parent / "checkpoints" / "vla_language_small"
@@ -36,7 +29,7 @@ RUNS = {
 def main(options: Options) -> None:
     """Print the table of the runs that are there."""
     torch.set_num_threads(1)
-    runs = Path(os.environ.get("ROBOLEARN_RUNS", "outputs"))
+    runs = runs_folder()
     found = {"small": SMALL} if options.quick else {name: runs / folder for name, folder in RUNS.items()}
     rows = [row for name, folder in found.items() if folder.is_dir() for row in rows_of(name, folder, options.quick)]
     if not rows:
@@ -50,42 +43,16 @@ def rows_of(name: str, run: Path, quick: bool) -> Iterator[Row]:
     steps, batch = config["train"]["steps"], config["train"]["batch_size"]
     sees = any(".images." in key for key in config["data"]["keys"])
     for change in ("right", "shuffled", "paraphrase", *(["blackout"] if sees else [])):
-        outcomes = successes(run, config, change, 24 if quick else 200, keep=not quick)
-        rate = wilson(sum(outcomes), len(outcomes))
-        note = f"[{rate.low:.3f}, {rate.high:.3f}], {len(outcomes)} episodes; {steps:,} steps of {batch}"
+        episodes, changes = 24 if quick else 200, {"perturb": {} if change == "right" else {change: 3}}
+        rate = evaluate_run(run, episodes, changes, None if quick else run / f"language_{change}.jsonl").success
+        note = f"[{rate.low:.3f}, {rate.high:.3f}], {episodes} episodes; {steps:,} steps of {batch}"
         yield Row(f"{name}_{change}", "rate", rate.value, note=note)
     if not quick:
         log = [line for line in read_metrics(run) if "compute_s" in line]
         curve = ", ".join(f"{line['step']}: {line['loss']:.3f}" for line in log if line["step"] % (steps // 6) == 0)
         parameters = sum(value.numel() for value in robolearn.load(run).policy.parameters()) / 1e6
         note = f"one thread; {parameters:.2f} M parameters; loss by step {curve}"
-        yield Row(f"{name}_training_min", "min", minutes(log), note=note)
-
-
-def minutes(log: Sequence[Mapping[str, float]]) -> float:
-    """Return how long the steps took by the wall's clock; it starts again where a run goes on."""
-    total = before = 0.0
-    for line in log:
-        now = line["compute_s"] + line["data_s"]
-        total, before = total + now - (before if now >= before else 0.0), now
-    return total / 60
-
-
-def successes(run: Path, config: Mapping[str, Any], change: str, episodes: int, keep: bool) -> list[bool]:
-    """Return the outcome of each episode, read where it was evaluated before."""
-    kept = run / f"language_{change}.json"
-    if keep and kept.is_file():
-        return [bool(value) for value in read_json(kept, RobolearnError)["success"]]
-    options = parse(EvalConfig, {**config["eval"], "episodes": episodes, "num_envs": min(50, episodes)})
-    described = {**config["env"], "perturb": {} if change == "right" else {change: 3}}
-    env = robolearn.make_env(described.pop("name"), options.num_envs, described)
-    try:
-        found = [outcome.success for outcome in evaluate(robolearn.load(run), env, options).outcomes]
-    finally:
-        env.close()
-    if keep:
-        write_json(kept, {"success": found})
-    return found
+        yield Row(f"{name}_training_min", "min", training_minutes(run), note=note)
 
 
 if __name__ == "__main__":

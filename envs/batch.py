@@ -110,10 +110,10 @@ class BatchEnv(RowsEnv):
             size = obs["observation.state"].shape[1]
             obs["observation.state"] += self._jitter[:, :size]
             obs["observation.environment_state"] += self._jitter[:, size:]
-        blind = self.perturb.blind()
         for camera, images in self._images.items():
             obs[f"observation.images.{camera}"] = images.copy()
-            obs[f"observation.images.{camera}"][blind] = 0
+            if self.perturb.size("blackout"):
+                obs[f"observation.images.{camera}"][self.perturb.blind()] = 0
         return obs
 
     def info(self) -> dict[str, Any]:

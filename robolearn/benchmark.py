@@ -1,18 +1,26 @@
 """What every file of `benchmarks/` shares: its two options, its table, its JSON."""
 
 import argparse
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+from robolearn import checkpoint
+from robolearn.actor import load
+from robolearn.api import make_env
+from robolearn.config import config_hash, parse
 from robolearn.errors import RobolearnError
-from robolearn.evaluation import write_json
+from robolearn.evaluation import EvalConfig, EvalResult, evaluate, write_json
 from robolearn.files import read_json
+from robolearn.metrics import read_metrics
+from robolearn.outcomes import OutcomeLog
 from robolearn.provenance import machine, versions
 
-__all__ = ["Options", "Row", "compare", "finish", "parse_options"]
+__all__ = ["Options", "Row", "compare", "evaluate_run", "finish", "parse_options", "runs_folder", "training_minutes"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,37 @@ def compare(
                 work()
                 kept.append(clock() - start_s)
     return median(times[0]), median(times[1]) if times[1] else None
+
+
+def runs_folder() -> Path:
+    """Return where the runs lie that a benchmark reads: `outputs`, or what ROBOLEARN_RUNS names."""
+    return Path(os.environ.get("ROBOLEARN_RUNS", "outputs"))
+
+
+def evaluate_run(run: Path, episodes: int, changes: Mapping[str, Any], kept: Path | None = None) -> EvalResult:
+    """Evaluate a run where and as it was trained to be, with other options of the environment.
+
+    Finished episodes lie in the file `kept`, so an interrupted evaluation goes on.
+    """
+    config = checkpoint.load(run).config
+    settings = parse(EvalConfig, {**config["eval"], "episodes": episodes, "num_envs": min(50, episodes)})
+    described = {**config["env"], **changes}
+    log = OutcomeLog(kept, config_hash({"config": config, "changes": changes})) if kept else None
+    env = make_env(described.pop("name"), settings.num_envs, described)
+    try:
+        return evaluate(load(run), env, settings, log=log)
+    finally:
+        env.close()
+
+
+def training_minutes(run: Path) -> float:
+    """Return how long a run's steps took by the wall's clock, which starts again where a run goes on."""
+    total = before = 0.0
+    for line in read_metrics(run):
+        if "compute_s" in line:
+            now = line["compute_s"] + line["data_s"]
+            total, before = total + now - (before if now >= before else 0.0), now
+    return total / 60
 
 
 def finish(rows: Sequence[Row], options: Options, merge: bool = False) -> None:

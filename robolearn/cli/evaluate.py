@@ -23,7 +23,7 @@ from robolearn.outcomes import OutcomeLog
 from robolearn.policies.lerobot import is_lerobot, load_lerobot
 from robolearn.protocol import Protocol, evaluate_protocol
 from robolearn.provenance import versions
-from robolearn.registry import resolve
+from robolearn.registry import configure
 from robolearn.remote import evaluate_on_ray
 from robolearn.report import write_report
 from robolearn.rollout import PolicyController, StepRecord
@@ -171,7 +171,7 @@ def build_env(options: Mapping[str, Any], num_envs: int) -> VectorEnv:
     """Build the environment that the plain config `options` names."""
     if not isinstance(options.get("name"), str):
         raise ConfigError("env has no name.", found=dict(options), expected="name: …", do="pick one: env=NAME")
-    return parse(resolve("env", options["name"]), options, where="env").build(num_envs)
+    return configure("env", options, "env").build(num_envs)
 
 
 def evaluate_with_bar(

@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robolearn.config import parse
 from robolearn.errors import ConfigError
-from robolearn.registry import resolve
+from robolearn.registry import configure
 from robolearn.rl.algorithm import Problem, improved
 from robolearn.rl.chunks import cloning_batch
 from robolearn.rl.collect import Trajectory
@@ -95,7 +94,7 @@ class FlowQ(FromData):
         super().__init__(config, problem)
         sizes = {"width": config.width, "depth": config.depth}
         self._plain = {"name": "one_step", "base": problem.clone.config["policy"], **sizes}
-        options = parse(resolve("policy", "one_step"), self._plain, where="policy")
+        options = configure("policy", self._plain, "policy")
         self.net: Any = improved(options.build(problem.inner), problem.clone)
         self.actor = Trained("actor", self.net.actor, config.actor_rate)
         self.values = ExpectileValues(config, problem)

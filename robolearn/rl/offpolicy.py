@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robolearn.config import parse
 from robolearn.contracts import Observations
 from robolearn.errors import ConfigError
 from robolearn.learner import reseed
-from robolearn.registry import resolve
+from robolearn.registry import configure
 from robolearn.rl.algorithm import Problem, improved
 from robolearn.rl.collect import Notes, Trajectory
 from robolearn.rl.critics import CriticConfig
@@ -74,7 +73,7 @@ class OffPolicy:
     def __init__(self, config: OffPolicyConfig, problem: Problem, plain: Mapping[str, Any]):
         self.config, self.problem, self._plain = config, problem, dict(plain)
         reseed(derive_seed(problem.seed, "init"), _CPU)
-        options = parse(resolve("policy", plain["name"]), plain, where="policy")
+        options = configure("policy", plain, "policy")
         self.net: Any = improved(options.build(problem.inner), problem.clone)
         self.net.low[:], self.net.high[:] = problem.bounds
         self.actor = Trained("actor", self.net.actor, config.actor_rate)

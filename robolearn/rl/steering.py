@@ -15,11 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robolearn.config import parse
 from robolearn.contracts import Observations
 from robolearn.errors import ConfigError
 from robolearn.learner import reseed
-from robolearn.registry import resolve
+from robolearn.registry import configure
 from robolearn.rl.algorithm import Problem, improved
 from robolearn.rl.chunks import ChunkExplorer, decisions, window_of
 from robolearn.rl.collect import Trajectory
@@ -76,7 +75,7 @@ class Steering:
         reseed(derive_seed(problem.seed, "init"), _CPU)
         sizes = {"width": config.width, "depth": config.depth, "bound": config.bound, "shared": config.shared}
         self._plain = {"name": "steered", "base": problem.clone.config["policy"], **sizes}
-        options = parse(resolve("policy", "steered"), self._plain, where="policy")
+        options = configure("policy", self._plain, "policy")
         self.net: Any = improved(options.build(problem.inner), problem.clone)
         self.actor = Trained("actor", self.net.actor, config.rate)
         inputs = problem.state_size + self.net.size

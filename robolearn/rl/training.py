@@ -26,7 +26,7 @@ from robolearn.files import plain_json, write_file
 from robolearn.intervals import mcnemar, paired_difference
 from robolearn.metrics import MetricsLog
 from robolearn.provenance import provenance
-from robolearn.registry import resolve
+from robolearn.registry import configure, resolve
 from robolearn.rl.algorithm import Algorithm, Problem
 from robolearn.rl.collect import REWARDS, GroupedStarts, Reward, Trajectories, Trajectory, demonstrations
 from robolearn.rl.rewards import LEARNED, LearnedReward
@@ -132,7 +132,7 @@ def parse_rl(plain: Mapping[str, Any]) -> RLConfig:
     algo = plain.get("algo")
     if not isinstance(algo, Mapping) or not isinstance(algo.get("name"), str):
         raise ConfigError("A run needs an algorithm.", found=repr(algo), expected="algo: {name: residual, …}")
-    config = parse(resolve("algo", algo["name"]), algo, where="algo")
+    config = configure("algo", algo, "algo")
     return parse(RLConfig, {**plain, "algo": config}, where="config")
 
 
@@ -369,7 +369,7 @@ def _build(config: RLConfig) -> VectorEnv:
     options = env_options(config)
     if not isinstance(options.get("name"), str):
         raise ConfigError("env has no name.", found=options, expected="name: …", do="pick one: env=NAME")
-    env = parse(resolve("env", options["name"]), options, where="env").build(config.rl.rows)
+    env = configure("env", options, "env").build(config.rl.rows)
     _, info = env.reset(seed=[0] * env.num_envs)
     if "success" not in info:
         env.close()

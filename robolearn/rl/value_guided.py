@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robolearn.config import parse, to_dict
+from robolearn.config import to_dict
 from robolearn.contracts import Batch
 from robolearn.errors import ConfigError
-from robolearn.registry import resolve
+from robolearn.registry import configure
 from robolearn.rl.algorithm import Problem, improved
 from robolearn.rl.chunks import window_of
 from robolearn.rl.collect import Trajectory
@@ -62,7 +62,7 @@ class ValueGuided(FromData):
         valued = {"name": "valued", "base": problem.clone.config["policy"], "critics": to_dict(config.critics)}
         valued |= {"rows": self.values.rows}
         self._plain = {"name": "ranked", "policy": valued, "samples": config.samples, "by": "score"}
-        options = parse(resolve("policy", "ranked"), self._plain, where="policy")
+        options = configure("policy", self._plain, "policy")
         self.net: Any = improved(options.build(problem.inner), problem.clone, "policy.base.")
         self.net.policy.critics = self.values.critics.online  # what is deployed chooses by what was learned
 

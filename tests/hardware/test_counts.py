@@ -1,7 +1,5 @@
 """The long counts at one percent of their size, and all of them with the long tests; see counts.py beside this file."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,12 +8,8 @@ SCRIPT = Path(__file__).with_name("counts.py")
 
 
 @pytest.fixture(scope="module")
-def counts():
-    spec = importlib.util.spec_from_file_location("counts", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["counts"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def counts(script):
+    return script(SCRIPT)
 
 
 def test_fuzzed_commands_never_break_a_limit_at_the_twin(counts):

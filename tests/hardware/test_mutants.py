@@ -1,6 +1,5 @@
 """Mutants of the filter and the watchdog are killed by the tests; see mutation.py beside this file."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +11,8 @@ ROOT = SCRIPT.parents[2]
 
 
 @pytest.fixture(scope="module")
-def mutation():
-    spec = importlib.util.spec_from_file_location("mutation", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["mutation"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def mutation(script):
+    return script(SCRIPT)
 
 
 def test_there_are_many_mutants_and_each_differs(mutation):

@@ -1,7 +1,5 @@
 """Many clients, hostile neighbours, long runs."""
 
-import importlib.util
-import sys
 import threading
 import time
 from pathlib import Path
@@ -44,13 +42,8 @@ def test_64_clients_for_10_minutes_without_an_error(serve, echo):
 
 
 @pytest.fixture(scope="module")
-def frames():
-    path = Path(__file__).with_name("malformed.py")
-    spec = importlib.util.spec_from_file_location("malformed", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["malformed"] = module  # its functions run in other processes
-    spec.loader.exec_module(module)
-    return module
+def frames(script):
+    return script(Path(__file__).with_name("malformed.py"))
 
 
 def test_malformed_frames_leave_a_valid_client_alone(frames, monkeypatch):
