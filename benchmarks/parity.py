@@ -1,16 +1,18 @@
 """One policy in direct simulation and through the whole stack, episode by episode on the same seeds.
 
-    python benchmarks/parity.py CHECKPOINT [--episodes 300] [--pieces FOLDER] [--minutes 14] [--quick] [--json FILE]
+    python benchmarks/parity.py [--folder DIR] [--episodes 300] [--pace 0.2] [--minutes 14] [--quick] [--json FILE]
 
 Direct: the simulated task steps with the policy's actions. Stack: observations come over DDS topics, chunks go
-through the ring ten times a second, the executor and the safety filter send a command every 2 ms over DDS to a twin
-of the same scene, on a simulated clock. Both start from the same states and draw the same noise. `--realtime N`
-runs the first N episodes with twin and executor as processes, too, on the machine's own clock. Outcomes are kept in
-FOLDER; after `--minutes` the run ends and the next one goes on from there.
+through the ring ten times a second, the executor and the safety filter with its usual limits send a command every
+2 ms over DDS to a twin of the same scene, on a simulated clock. Both start from the same states and draw the same
+noise. `--realtime N` runs the first N episodes with twin and executor as processes, too, on the machine's own clock.
 
-`./run demo out=DIR` leaves a checkpoint in DIR. The simulated task moves the tool at up to 1 m/s and its gripper at
-once, which the usual limits (0.25 m/s, 0.1 m/s) would slow down, and its first action may turn the tool by more than
-the 0.3 rad that a first target may be away: the limits are wider here.
+The policy is cloned from the task's scripted expert, whose targets are slowed down to `--pace` [m/s]: the tool of a
+real arm may move at 0.25 m/s, and what a policy has never seen it do faster, it does not ask for. The expert itself
+moves the tool at up to 0.6 m/s, its joint targets at up to 1.5 times the arm's own speed limits; through limits that
+hold, a policy cloned from that sees an arm slower than any it has learned from.
+
+The demonstrations, the policy and the outcomes stay in DIR; after `--minutes` the run ends and the next one goes on.
 """
 
 import argparse
@@ -25,26 +27,30 @@ import numpy as np
 
 import robolearn
 from robolearn.benchmark import Options, Row, finish
-from robolearn.contracts import Actor
+from robolearn.collect import CollectConfig, collect
+from robolearn.contracts import Actor, Controller, Observations
 from robolearn.evaluation import EvalConfig
 from robolearn.hardware import commands
 from robolearn.hardware.deploy import RobotConfig, TwinOptions
-from robolearn.hardware.limits import SafetyConfig
 from robolearn.hardware.ros_robot import RosRobotConfig
 from robolearn.intervals import paired_difference, wilson
+from robolearn.registry import resolve
+from robolearn.rollout import ExpertController
+from robolearn.run import parse_run
 
-SEED, EXECUTE, STEPS, PIECE = 100_000, 2, 200, 10  # two steps of 50 ms: ten chunks a second
+SEED, EXECUTE, STEPS, PIECE = 100_000, 2, 300, 10  # two steps of 50 ms: ten chunks a second
+RATE_HZ, TURN_RAD_S = 20.0, 1.0
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How the stack is driven; the file of outcomes is for one setting."""
+    """How the policy was made and the stack is driven; a folder is for one setting."""
 
-    checkpoint: str
+    pace_m_s: float
+    demonstrations: int
+    train_steps: int
     rate_hz: float
     latency_s: float
-    tool_m_s: float
-    gripper_m_s: float
 
     def robot(self) -> RobotConfig:
         """Return the twin of the task."""
@@ -57,39 +63,88 @@ class Setting:
                 gripper_joint="finger_joint1",
                 connect_s=60.0,
             ),
-            safety=SafetyConfig(tool_m_s=self.tool_m_s, start_rad=0.6),
             base_m=(-0.56, 0.0, 0.912),
-            blend_s=0.02,  # a longer one would delay a policy that decides anew every 0.1 s
-            gripper_m_s=self.gripper_m_s,
             twin=TwinOptions("pick_place", "forward", latency_s=self.latency_s, wire="dds"),
         )
 
 
+class Paced:
+    """A controller whose tool targets move no faster than given; `contracts.Controller`."""
+
+    def __init__(self, controller: Controller, rows: int, pace_m_s: float):
+        self._controller = controller
+        self._step_m, self._step_rad = pace_m_s / RATE_HZ, TURN_RAD_S / RATE_HZ
+        self._target = np.zeros((rows, 4))
+
+    def begin(self, rows: np.ndarray, episodes: np.ndarray, obs: Observations) -> None:
+        self._controller.begin(rows, episodes, obs)
+        self._target[rows] = obs["observation.state"][rows, :4]
+
+    def act(self, obs: Observations, active: np.ndarray) -> np.ndarray:
+        action = self._controller.act(obs, active)
+        away = action[:, :4] - self._target
+        far_m = np.linalg.norm(away[:, :3], axis=1, keepdims=True)
+        self._target[:, :3] += away[:, :3] * np.minimum(1.0, self._step_m / np.maximum(far_m, 1e-9))
+        self._target[:, 3] += np.clip(away[:, 3], -self._step_rad, self._step_rad)
+        return np.concatenate([self._target, action[:, 4:]], 1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--folder", type=Path, default=Path("outputs/parity"), help="of what was done so far")
     parser.add_argument("--episodes", type=int, default=300)
     parser.add_argument("--realtime", type=int, default=0, help="episodes in processes of their own as well")
+    parser.add_argument("--pace", type=float, default=0.2, help="of the demonstrated tool targets, in m/s")
     parser.add_argument("--rate", type=float, default=500.0, help="of the commands, in Hz")
     parser.add_argument("--latency", type=float, default=0.0, help="of inference, in seconds")
-    parser.add_argument("--tool-speed", type=float, default=1.5, help="the filter's limit, in m/s")
-    parser.add_argument("--gripper-speed", type=float, default=1.0, help="of its width, in m/s")
-    parser.add_argument("--pieces", type=Path, default=Path("outputs/parity"), help="folder of what was run so far")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no episode after these")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    episodes = 20 if given.quick else given.episodes
-    setting = Setting(str(given.checkpoint), given.rate, given.latency, given.tool_speed, given.gripper_speed)
-    actor = robolearn.load(given.checkpoint)
     end_s = time.monotonic() + 60 * given.minutes
-    given.pieces.mkdir(parents=True, exist_ok=True)
-    stack = simulated(setting, actor, episodes, given.pieces, end_s)
+    demonstrations, steps, episodes = (50, 600, 5) if given.quick else (200, 3000, given.episodes)
+    setting = Setting(given.pace, demonstrations, steps, given.rate, given.latency)
+    claim(setting, given.folder)
+    actor = robolearn.load(learn(setting, given.folder))
+    stack = simulated(setting, actor, episodes, given.folder / "stack.jsonl", end_s)
     direct = evaluate(actor, len(stack))
     rows = summary(direct, stack, setting)
     if given.realtime:
         rows.append(realtime(setting, actor, given.realtime, direct))
     finish(rows, Options(given.quick, given.json))
+
+
+def claim(setting: Setting, folder: Path) -> None:
+    """Make `folder` the one of `setting`; refuses one of another setting."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "setting.json"
+    if not file.is_file():
+        file.write_text(json.dumps(vars(setting)))
+    if json.loads(file.read_text()) != vars(setting):
+        raise SystemExit(f"{folder} is of {file.read_text()}; name another one with --folder")
+
+
+def learn(setting: Setting, folder: Path) -> Path:
+    """Demonstrate the task at the setting's pace and clone a flow policy, unless `folder` has it; returns its run."""
+    if (folder / "run" / "checkpoints").is_dir():
+        return folder / "run"
+    env = robolearn.make_env("pick_place", num_envs=50, options={"max_steps": STEPS})
+    sink = resolve("sink", "lerobot")(folder / "dataset", env.spec, {})
+    expert = Paced(ExpertController(env.expert(), 0), env.num_envs, setting.pace_m_s)
+    collect(env, expert, sink, CollectConfig(setting.demonstrations, env.num_envs))
+    sink.close()
+    tool = [[name, name] for name in ("x", "y", "z", "yaw")]
+    relative = {"name": "relative_action", "entries": tool, "angles": ["yaw"]}
+    keys = ["observation.state", "observation.environment_state"]
+    plain = {
+        "policy": {"name": "flow", "network": {"name": "mlp", "width": 512, "depth": 2}},
+        "data": {"path": str(folder / "dataset"), "keys": keys, "transforms": [relative]},
+        "train": {"steps": setting.train_steps, "ema_decay": 0.998, "ema_every": 4, "save_every": 100_000},
+        "out": str(folder / "run"),
+        "device": "cpu",
+    }
+    robolearn.train(parse_run(plain))
+    return folder / "run"
 
 
 def evaluate(actor: Actor, episodes: int) -> list[bool]:
@@ -99,15 +154,9 @@ def evaluate(actor: Actor, episodes: int) -> list[bool]:
     return [outcome.success for outcome in robolearn.evaluate(actor, env, config).outcomes]
 
 
-def simulated(setting: Setting, actor: Actor, episodes: int, folder: Path, end_s: float) -> list[dict[str, Any]]:
+def simulated(setting: Setting, actor: Actor, episodes: int, file: Path, end_s: float) -> list[dict[str, Any]]:
     """Return the outcomes through the stack, those of earlier runs included, as many as there was time for."""
-    file = folder / "stack.jsonl"
-    head, *lines = file.read_text().splitlines() if file.is_file() else [json.dumps(vars(setting))]
-    if json.loads(head) != vars(setting):
-        raise SystemExit(f"{file} is of {head}; name another folder with --pieces")
-    if not lines:
-        file.write_text(head + "\n")
-    done = [json.loads(line) for line in lines]
+    done = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     while len(done) < episodes and time.monotonic() < end_s:
         numbers = range(len(done), min(len(done) + PIECE, episodes))
         start_s, cpu_s = time.monotonic(), time.process_time()
@@ -134,7 +183,8 @@ def realtime(setting: Setting, actor: Actor, episodes: int, direct: list[bool]) 
 
 def summary(direct: list[bool], stack: list[dict[str, Any]], setting: Setting) -> list[Row]:
     """Return both rates and their paired difference, with 95 % intervals, and how fast the stack ran."""
-    rows, through = [], [bool(outcome["success"]) for outcome in stack]
+    rows: list[Row] = []
+    through = [bool(outcome["success"]) for outcome in stack]
     for name, successes in (("direct", direct), ("stack", through)):
         rate = wilson(sum(successes), len(successes))
         note = f"[{100 * rate.low:.1f}, {100 * rate.high:.1f}] of {len(successes)}"
@@ -143,7 +193,7 @@ def summary(direct: list[bool], stack: list[dict[str, Any]], setting: Setting) -
     differing = sum(one != two for one, two in zip(direct, through, strict=True))
     note = f"[{100 * apart.low:.1f}, {100 * apart.high:.1f}], {differing} episodes differ"
     rows.append(Row("stack_less_direct", "points", 100 * apart.value, note=note))
-    seconds = sum(outcome["steps"] for outcome in stack) / 20.0
+    seconds = sum(outcome["steps"] for outcome in stack) / RATE_HZ
     note = (
         f"{seconds:.0f} s at {setting.rate_hz:.0f} Hz, {sum(outcome['wall_s'] for outcome in stack):.0f} s by the wall"
     )

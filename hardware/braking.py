@@ -4,7 +4,9 @@ import numpy as np
 
 from robolearn.hardware.limits import Limits
 
-__all__ = ["approach", "brake"]
+__all__ = ["approach", "brake", "stopping"]
+
+_BRISK = 0.8  # share of the limits that an approach plans with
 
 
 def brake(limits: Limits, position: np.ndarray, velocity: np.ndarray, acceleration: np.ndarray) -> np.ndarray:
@@ -46,7 +48,7 @@ def approach(
     """
     position, velocity, acceleration = state
     period, top = limits.period_s, limits.velocity_rad_s
-    brisk, jerk = 0.8 * limits.acceleration_rad_s2, 0.8 * limits.jerk_rad_s3
+    brisk, jerk = _BRISK * limits.acceleration_rad_s2, _BRISK * limits.jerk_rad_s3
     error = target - position - target_velocity * period  # beyond what moving along with the target covers
     corner = brisk / (2 * jerk)
     closing = brisk * (np.sqrt(corner**2 + 2 * np.abs(error) / brisk) - corner)  # error = v²/2A + vA/2J
@@ -57,6 +59,13 @@ def approach(
     push = np.minimum(np.minimum(np.sqrt(2 * jerk * np.abs(missing)), brisk), np.abs(missing) / period)
     change = np.clip(np.sign(missing) * push - acceleration, -jerk * period, jerk * period)
     return position + (velocity + (acceleration + change) * period) * period
+
+
+def stopping(limits: Limits, share: float) -> np.ndarray:
+    """Return how far [J] joints get while an approach slows them down from `share` of their velocity limit."""
+    speed = share * limits.velocity_rad_s
+    brisk, jerk = _BRISK * limits.acceleration_rad_s2, _BRISK * limits.jerk_rad_s3
+    return speed**2 / (2 * brisk) + speed * brisk / (2 * jerk)
 
 
 def _tool_share(limits: Limits, position: np.ndarray, velocity: np.ndarray) -> float:

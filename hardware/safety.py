@@ -14,7 +14,7 @@ import numpy as np
 
 from robolearn.contracts import RobotState
 from robolearn.errors import HardwareError
-from robolearn.hardware.braking import approach, brake
+from robolearn.hardware.braking import approach, brake, stopping
 from robolearn.hardware.limits import Limits
 
 __all__ = ["Command", "Decision", "Mode", "SafetyState", "arm", "at_rest", "disarm", "hold", "step", "stop"]
@@ -137,8 +137,7 @@ def step(
     if state.mode in (Mode.RAMP_IN, Mode.RUN):
         state, target = _accept(limits, state, command, now_ns, events)
     path = _advance(limits, state, target, events)
-    arrived = target is not None and np.abs(path[0] - target.position_rad).max() < 1e-3
-    mode = Mode.RUN if state.mode == Mode.RAMP_IN and arrived else state.mode
+    mode = Mode.RUN if state.mode == Mode.RAMP_IN and _caught_up(limits, path[0], target) else state.mode
     velocity = (path[0] - state.position) / limits.period_s
     acceleration = (velocity - state.velocity) / limits.period_s
     state = replace(
@@ -243,6 +242,12 @@ def _advance(limits: Limits, state: SafetyState, target: Command | None, events:
             return path
         events.append("braking")
     return state.escape if len(state.escape) else state.position[None]
+
+
+def _caught_up(limits: Limits, position: np.ndarray, target: Command | None) -> bool:
+    """Say whether the target is so near that the ramp holds the arm back no more: it would be braking anyway."""
+    near = stopping(limits, limits.options.ramp)
+    return target is not None and bool((np.abs(target.position_rad - position) < near).all())
 
 
 def _direct(limits: Limits, state: SafetyState, target: Command) -> np.ndarray | None:

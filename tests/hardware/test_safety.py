@@ -250,6 +250,27 @@ def test_ramping_in_is_slow(panda, limits, home):
     assert panda.state.mode == Mode.RUN
 
 
+def test_the_ramp_ends_where_braking_is_slower(panda, limits, home):
+    target, left = home - 0.29 * np.eye(7)[6], []
+    while panda.state.mode == Mode.RAMP_IN:
+        panda.tick(target)
+        left.append(abs(target[6] - panda.position[6]))
+    speed, brisk = 0.3 * limits.velocity_rad_s[6], 0.8 * limits.acceleration_rad_s2[6]
+    ends = speed**2 / (2 * brisk) + speed * brisk / (2 * 0.8 * limits.jerk_rad_s3[6])
+    assert left[-1] < ends <= left[-2]
+
+
+def test_a_target_that_never_rests_does_not_keep_the_arm_ramping_in(panda, home):
+    for i in range(50):
+        panda.tick(home + 0.01 * (-1) ** (i // 5))
+    assert panda.state.mode == Mode.RUN
+
+
+def test_one_far_joint_keeps_the_arm_ramping_in(panda, home):
+    panda.run(home + 0.25 * np.eye(7)[0], 3)
+    assert panda.state.mode == Mode.RAMP_IN
+
+
 def stop_by(panda, home, reason, **tick):
     panda.run(home, 5)
     while np.abs(panda.state.velocity[6]) < 0.5:
