@@ -260,7 +260,7 @@ def main() -> None:
 
 def measure(parts: Parts, options: Options) -> list[Row]:
     """Return one row per round and way of learning."""
-    first, each, rounds, steps, episodes = (4, 3, 1, 200, 20) if options.quick else (4, 12, 3, 2000, 500)
+    first, each, rounds, steps, episodes = (4, 3, 1, 200, 20) if options.quick else (4, 12, 3, 1500, 300)
     rows: list[Row] = []
 
     def learn(name: str, data: str, weights: dict[str, Any] | None, note: str) -> Path:
