@@ -20,10 +20,10 @@ from robolearn.hardware.transport import COMMAND, Subscriber
 from robolearn.registry import resolve
 from robolearn.robots import Arm
 
-__all__ = ["RobotSession"]
+__all__ = ["STILL_RAD_S", "RobotSession"]
 
 _MODES = tuple(Mode)
-_STILL_RAD_S = 0.02
+STILL_RAD_S = 0.02  # slower joints stand still
 _IMAGE, _FLOATS = "sensor_msgs/msg/Image", "std_msgs/msg/Float64MultiArray"
 
 
@@ -86,7 +86,7 @@ class RobotSession:
         self.request("hold")
         wait_for(self._disarmed, 5.0, "Coming to rest")
         wait_for(lambda: self.mode() == Mode.DISARMED, 5.0, "A report of it")
-        wait_for(lambda: np.abs(self.reading().state.velocity_rad_s).max() < _STILL_RAD_S, 10.0, "Standing still")
+        wait_for(lambda: np.abs(self.reading().state.velocity_rad_s).max() < STILL_RAD_S, 10.0, "Standing still")
 
     def _disarmed(self) -> bool:
         try:

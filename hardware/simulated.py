@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from robolearn.errors import HardwareError
 from robolearn.hardware.deploy import RobotConfig, executor_config, logged_topics, make_ros_robot
 from robolearn.hardware.executor import Executor
@@ -13,7 +15,8 @@ from robolearn.hardware.memory import MemoryGraph, MemoryTransport
 from robolearn.hardware.observe import Reading
 from robolearn.hardware.record import RawRecorder
 from robolearn.hardware.ring import Ring
-from robolearn.hardware.safety import Mode
+from robolearn.hardware.safety import Mode, at_rest
+from robolearn.hardware.session import STILL_RAD_S
 from robolearn.hardware.transport import Transport
 from robolearn.hardware.twin import Perceives, Twin, TwinConfig
 from robolearn.registry import resolve
@@ -75,7 +78,10 @@ class SimulatedSession:
     def rest(self) -> None:
         """Hold, come to rest and disarm."""
         self.executor.request("hold", self._now_ns)
-        self._advance(self._now_ns + 2 * 10**9)
+        for _ in range(100):
+            self._advance(self._now_ns + 50_000_000)
+            if at_rest(self.executor.state) and np.abs(self._robot.read().velocity_rad_s).max() < STILL_RAD_S:
+                break
         self.executor.request("disarm", self._now_ns)
 
     def reset_twin(self, seed: int) -> None:
