@@ -4,11 +4,9 @@ import numpy as np
 
 from robolearn.envs.raster.compiled import allocating, pasted
 from robolearn.envs.raster.shading import shade_image
-from robolearn.envs.raster.visibility import View, draw_parts
+from robolearn.envs.raster.visibility import OPAQUE, View, draw_parts
 
 __all__ = ["render_frames"]
-
-_OPAQUE = 0.995  # MuJoCo's limit between opaque and transparent
 
 
 @allocating
@@ -34,7 +32,7 @@ def _changed(key, parts, scene, view, xpos, xmat, rgba, lights):
 def _opaque(parts, scene, rgba):
     keep = np.empty(parts.shape[0], np.bool_)
     for i in range(parts.shape[0]):
-        keep[i] = rgba[scene.part_geom[parts[i]], 3] >= _OPAQUE
+        keep[i] = rgba[scene.part_geom[parts[i]], 3] >= OPAQUE
     return parts[keep]
 
 
@@ -52,22 +50,26 @@ def _blend_layers(scene, samples, view, xpos, xmat, rgba, lights, ambient, shado
     n = 0
     for part in range(count):
         geom = scene.part_geom[part]
-        if 0.0 < rgba[geom, 3] < _OPAQUE:
+        if 0.0 < rgba[geom, 3] < OPAQUE:
             away = np.sqrt(np.sum((xpos[geom] - view.pos) ** 2)) - scene.part_radius[part]
             part_of[n], distance[n] = part, 1e10 if scene.part_plane[part] > 0 else away
             n += 1
-    order = np.argsort(distance[:n])
+    order, hidden = np.argsort(distance[:n]), np.zeros(n, np.bool_)
     for step in range(2 * n):
-        part = part_of[order[step if step < n else 2 * n - 1 - step]]
+        at = order[step if step < n else 2 * n - 1 - step]
+        if hidden[at]:
+            continue
+        part = part_of[at]
         work.layer_ids[:] = 0
         work.layer_inv_z[:] = work.inv_z
         one = np.full(1, part, np.int32)
         draw_parts(scene, one, xpos, xmat, view, work, work.layer_ids, work.layer_inv_z)
-        alpha = rgba[scene.part_geom[part], 3]
-        shade_image(
-            scene, samples, work.layer_ids, alpha, False,
-            view, xpos, xmat, rgba, lights, ambient, shadow_view, work, out,
-        )  # fmt: skip
+        hidden[at] = not work.layer_ids.any()
+        if not hidden[at]:
+            shade_image(
+                scene, samples, work.layer_ids, rgba[scene.part_geom[part], 3], np.bool_(False),
+                view, xpos, xmat, rgba, lights, ambient, shadow_view, work, out,
+            )  # fmt: skip
 
 
 @pasted
@@ -86,7 +88,7 @@ def _frame(scene, static, moving, samples, view, xpos, xmat, rgba, lights, ambie
         work.static_state[0] = 1
     elif work.static_state[0] == 1:
         shade_image(
-            scene, samples, work.static_ids, 1.0, False,
+            scene, samples, work.static_ids, 1.0, np.bool_(False),
             view, xpos, xmat, rgba, lights, ambient, shadow_view, work, work.static_rgb,
         )  # fmt: skip
         work.static_state[0] = 2

@@ -6,14 +6,15 @@ import mujoco
 import numpy as np
 
 from robolearn.envs.raster import shapes
-from robolearn.envs.raster.shading import LIGHT
+from robolearn.envs.raster.shading import LANE, LIGHT
 from robolearn.envs.raster.simplify import share_faces
-from robolearn.envs.raster.visibility import Scene
+from robolearn.envs.raster.visibility import OPAQUE, Scene
 
 __all__ = ["build_scene", "geom_rgba", "light_table", "static_geoms"]
 
 _GEOM = mujoco.mjtGeom
 _ROLE = int(mujoco.mjtTextureRole.mjTEXROLE_RGB)
+_PIECE = 128  # faces
 _DEFAULT_RGBA = np.array([0.5, 0.5, 0.5, 1.0])
 
 
@@ -140,8 +141,11 @@ def build_scene(model: mujoco.MjModel, groups: tuple[int, ...], max_faces: int |
 
 
 def _assemble(model: mujoco.MjModel, found: dict[int, shapes.Shape], textures: bool) -> Scene:
-    geoms = sorted(found)
-    parts = [found[g] for g in geoms]
+    # Large meshes in pieces, most of which a close camera need not look at; layers are blended whole.
+    opaque = geom_rgba(model)[:, 3] >= OPAQUE
+    cut = {g: shapes.pieces(shape, _PIECE) if opaque[g] else [shape] for g, shape in found.items()}
+    pairs = [(g, piece) for g in sorted(cut) for piece in cut[g]]
+    geoms, parts = [g for g, _ in pairs], [s for _, s in pairs]
     materials = [_material(model, g) for g in geoms]
     texture_of = [t if textures else -1 for _, t in materials]
     uvw = [
@@ -169,6 +173,7 @@ def _assemble(model: mujoco.MjModel, found: dict[int, shapes.Shape], textures: b
         uvw=_stack(uvw, np.float32),
         part_geom=np.array(geoms, np.int32),
         part_radius=np.array([np.linalg.norm(s.pos_m, axis=1).max() for s in parts], np.float64),
+        part_box=np.array([_box(s.pos_m) for s in parts], np.float64).reshape(-1, 6),
         part_lit=np.array([lit for lit, _ in materials]).reshape(-1, 4),
         part_texture=np.array(texture_of, np.int32),
         part_plane=np.array(endless, np.int32),
@@ -179,6 +184,12 @@ def _assemble(model: mujoco.MjModel, found: dict[int, shapes.Shape], textures: b
     )
 
 
+def _box(pos_m: np.ndarray) -> np.ndarray:
+    """Centre and half sizes [6] of positions [P,3], a hair wider than they are in single precision."""
+    low, high = pos_m.min(0), pos_m.max(0)
+    return np.concatenate([(low + high) / 2, (high - low) / 2 * (1 + 1e-6) + 1e-6])
+
+
 def _stack(arrays: list[np.ndarray], dtype: Any) -> np.ndarray:
     """Concatenate [n,w] arrays; an empty scene still has one row width."""
     if not arrays:
@@ -187,7 +198,7 @@ def _stack(arrays: list[np.ndarray], dtype: Any) -> np.ndarray:
 
 
 def _textures(model: mujoco.MjModel, used: set[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Mip-mapped texels [X,3], texture table [T,3], level table [T,L,3] and the sky box's number."""
+    """Mip-mapped texels [X], texture table [T,3], level table [T,L,3] and the sky box's number."""
     skies = [i for i in range(model.ntex) if model.tex_type[i] == mujoco.mjtTexture.mjTEXTURE_SKYBOX]
     skybox = skies[0] if skies else -1
     texels, table, start = [], np.zeros((max(model.ntex, 1), 3), np.int32), 0
@@ -203,7 +214,8 @@ def _textures(model: mujoco.MjModel, used: set[int]) -> tuple[np.ndarray, np.nda
             if images[0].shape[:2] == (1, 1):
                 break
             images = [_half(image) for image in images]
-    return _stack([t.round() for t in texels], np.uint8), table, levels, skybox
+    red, green, blue = _stack(texels, np.float64).round().astype(np.int64).T
+    return red | green << LANE | blue << 2 * LANE, table, levels, skybox
 
 
 def _faces(model: mujoco.MjModel, texture: int) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 from robolearn.envs.raster.compiled import compiled, inlined
 from robolearn.envs.raster.visibility import camera_axes
 
-__all__ = ["LIGHT", "shade_image"]
+__all__ = ["LANE", "LIGHT", "shade_image"]
 
 # Columns of the light table [L,22].
 LIGHT = {
@@ -27,11 +27,15 @@ LIGHT = {
     "shadow": 21,
 }
 
+LANE = 21  # bits of one colour of a texel: eight of its value, thirteen of a weight
+_WHOLE = 8192.0  # a weight of one
+_RUN = 16  # pixels between which the mip level is interpolated
 
-@inlined
-def _light_at(px, py, pz, nx, ny, nz, lights, ambient, view, scene, part, red, green, blue):
+
+@compiled
+def _light_at(px, py, pz, nx, ny, nz, lights, ambient, view, material, red, green, blue):
     """Light at a world point with a unit normal: (r, g, b, and r, g, b of the shadow-casting light)."""
-    emission, specular, exponent = scene.part_lit[part, 0], scene.part_lit[part, 1], scene.part_lit[part, 2]
+    emission, specular, exponent = material[0], material[1], material[2]
     ex, ey, ez = view.pos[0] - px, view.pos[1] - py, view.pos[2] - pz
     inv = 1.0 / math.sqrt(ex * ex + ey * ey + ez * ez + 1e-30)
     ex, ey, ez = ex * inv, ey * inv, ez * inv
@@ -90,15 +94,15 @@ def _light_corner(scene, corner, part, xpos, xmat, lights, ambient, view, rgba, 
     nx, ny, nz = _rotate(xmat, geom, scene.normal[corner, 0], scene.normal[corner, 1], scene.normal[corner, 2])
     px, py, pz = px + xpos[geom, 0], py + xpos[geom, 1], pz + xpos[geom, 2]
     lit = _light_at(
-        px, py, pz, nx, ny, nz, lights, ambient, view, scene, part, rgba[geom, 0], rgba[geom, 1], rgba[geom, 2]
+        px, py, pz, nx, ny, nz, lights, ambient, view, scene.part_lit[part], rgba[geom, 0], rgba[geom, 1], rgba[geom, 2]
     )
     for c in range(6):
         work.lit[corner, c] = lit[c]
 
 
 @inlined
-def _bilinear(texels, first, width, height, u, v, wrap):
-    """Texture value 0..1 at texel coordinates (u, v) inside the image, repeated or clamped at its border."""
+def _bilinear(texels, first, width, height, u, v, wrap, weight):
+    """Sum of the four texels around (u, v) inside the image, repeated or clamped at its border, times `weight`."""
     u, v = u - 0.5, v - 0.5
     x, y = math.floor(u), math.floor(v)
     fu, fv = u - x, v - y
@@ -109,33 +113,30 @@ def _bilinear(texels, first, width, height, u, v, wrap):
         x0, x1 = min(max(x, 0), width - 1), min(max(x + 1, 0), width - 1)
         y0, y1 = min(max(y, 0), height - 1), min(max(y + 1, 0), height - 1)
     a, b = first + y0 * width, first + y1 * width
-    p, q, r, s = a + x0, a + x1, b + x0, b + x1
-    k = 1.0 / 255.0
-    w00, w01, w10, w11 = k * (1 - fu) * (1 - fv), k * fu * (1 - fv), k * (1 - fu) * fv, k * fu * fv
+    low, high = weight * (1 - fv), weight * fv
     return (
-        w00 * texels[p, 0] + w01 * texels[q, 0] + w10 * texels[r, 0] + w11 * texels[s, 0],
-        w00 * texels[p, 1] + w01 * texels[q, 1] + w10 * texels[r, 1] + w11 * texels[s, 1],
-        w00 * texels[p, 2] + w01 * texels[q, 2] + w10 * texels[r, 2] + w11 * texels[s, 2],
+        int(low * (1 - fu) + 0.5) * texels[a + x0]
+        + int(low * fu + 0.5) * texels[a + x1]
+        + int(high * (1 - fu) + 0.5) * texels[b + x0]
+        + int(high * fu + 0.5) * texels[b + x1]
     )
 
 
 @inlined
-def _trilinear(scene, texture, side, s, t, ds, wrap):
-    """Mip-mapped texture value at (s, t) in 0..1 where a sample spans `ds` of the base image's texels."""
-    levels, faces = scene.texture[texture, 2], scene.texture[texture, 1]
-    detail = min(max(0.0, math.log2(max(ds, 1e-9))), levels - 1.0)
-    low = int(detail)
-    mix = detail - low
-    r, g, b = 0.0, 0.0, 0.0
+def _trilinear(scene, texture, side, s, t, mip, wrap):
+    """Texture value at (s, t) in 0..1, mixed from the two levels beside `mip`: three colours in one integer."""
+    faces, low = scene.texture[texture, 1], int(mip)
+    mix = mip - low
+    total = 0
     for step in range(2):
-        weight = mix if step else 1.0 - mix
+        weight = _WHOLE * (mix if step else 1.0 - mix)
         if weight > 0.0:
             first = scene.level[texture, low + step, 0]
             width, height = scene.level[texture, low + step, 1], scene.level[texture, low + step, 2]
             first += (side if faces == 6 else 0) * width * height
-            x, y, z = _bilinear(scene.texels, first, width, height, s * width, t * height, wrap)
-            r, g, b = r + weight * x, g + weight * y, b + weight * z
-    return r, g, b
+            total += _bilinear(scene.texels, first, width, height, s * width, t * height, wrap, weight)
+    k, mask = 1.0 / (255.0 * _WHOLE), (1 << LANE) - 1
+    return k * (total & mask), k * ((total >> LANE) & mask), k * (total >> 2 * LANE)
 
 
 @inlined
@@ -167,23 +168,37 @@ def _cube_st(side, x, y, z):
     return 0.5 * (s / m + 1.0), 0.5 * (t / m + 1.0)
 
 
-@inlined
-def _texture(scene, texture, here, right, below):
-    """Texture value at a coordinate [3]; its neighbours one pixel right and below choose the mip level."""
-    size = float(scene.level[texture, 0, 1])
-    rows = float(scene.level[texture, 0, 2])
-    if scene.texture[texture, 0] == 0:
+@compiled
+def _mip(kind, levels, size, rows, here, right, below):
+    """Mip level, with fraction, of coordinates [3] here and one sample right and below."""
+    if kind == 0:
         sx, tx = (right[0] - here[0]) * size, (right[1] - here[1]) * rows
         sy, ty = (below[0] - here[0]) * size, (below[1] - here[1]) * rows
-        span = math.sqrt(max(sx * sx + tx * tx, sy * sy + ty * ty))
-        s, t = here[0] - math.floor(here[0]), here[1] - math.floor(here[1])
-        return _trilinear(scene, texture, 0, s, t, span, True)
+    else:
+        side = _cube_side(here[0], here[1], here[2])
+        s, t = _cube_st(side, here[0], here[1], here[2])
+        s1, t1 = _cube_st(side, right[0], right[1], right[2])
+        s2, t2 = _cube_st(side, below[0], below[1], below[2])
+        sx, tx, sy, ty = size * (s1 - s), size * (t1 - t), size * (s2 - s), size * (t2 - t)
+    texels = math.sqrt(max(sx * sx + tx * tx, sy * sy + ty * ty))  # of the base image, in one sample
+    return min(max(0.0, math.log2(max(texels, 1e-9))), levels - 1.0)
+
+
+@inlined
+def _mip_of(scene, texture, here, right, below):
+    """Mip level of one of the scene's textures."""
+    size, rows = float(scene.level[texture, 0, 1]), float(scene.level[texture, 0, 2])
+    return _mip(scene.texture[texture, 0], scene.texture[texture, 2], size, rows, here, right, below)
+
+
+@inlined
+def _texture(scene, texture, here, mip):
+    """Texture value at a coordinate [3]."""
+    if scene.texture[texture, 0] == 0:
+        return _trilinear(scene, texture, 0, here[0] - math.floor(here[0]), here[1] - math.floor(here[1]), mip, True)
     side = _cube_side(here[0], here[1], here[2])
     s, t = _cube_st(side, here[0], here[1], here[2])
-    s1, t1 = _cube_st(side, right[0], right[1], right[2])
-    s2, t2 = _cube_st(side, below[0], below[1], below[2])
-    span = size * math.sqrt(max((s1 - s) ** 2 + (t1 - t) ** 2, (s2 - s) ** 2 + (t2 - t) ** 2))
-    return _trilinear(scene, texture, side, s, t, span, False)
+    return _trilinear(scene, texture, side, s, t, mip, False)
 
 
 @inlined
@@ -195,22 +210,40 @@ def _cross(cam_pos, a, b):
 
 
 @inlined
-def _normalised(e0, e1, e2):
+def _facing(scene, face, cam_pos):
+    """Coefficients of the weights e_n = a_n x + b_n y + c_n at which the ray (x, y, 1) meets a face's plane."""
+    i, j, k = scene.face_pos[face, 0], scene.face_pos[face, 1], scene.face_pos[face, 2]
+    return _cross(cam_pos, j, k), _cross(cam_pos, k, i), _cross(cam_pos, i, j)
+
+
+@inlined
+def _weights(facing, x, y):
+    """Barycentric weights where the ray (x, y, 1) meets a face."""
+    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = facing
+    e0, e1, e2 = ax * x + ay * y + az, bx * x + by * y + bz, cx * x + cy * y + cz
     total = e0 + e1 + e2
     inv = 1.0 / total if total != 0.0 else 0.0
     return e0 * inv, e1 * inv, e2 * inv
 
 
 @inlined
-def _uvw(scene, face, e0, e1, e2):
-    """Texture coordinate of a face at barycentric weights that need not add up to one."""
-    q0, q1, q2 = _normalised(e0, e1, e2)
+def _uvw(scene, face, q):
+    """Texture coordinate of a face at barycentric weights."""
     a, b, c = scene.face_corner[face, 0], scene.face_corner[face, 1], scene.face_corner[face, 2]
     return (
-        q0 * scene.uvw[a, 0] + q1 * scene.uvw[b, 0] + q2 * scene.uvw[c, 0],
-        q0 * scene.uvw[a, 1] + q1 * scene.uvw[b, 1] + q2 * scene.uvw[c, 1],
-        q0 * scene.uvw[a, 2] + q1 * scene.uvw[b, 2] + q2 * scene.uvw[c, 2],
+        q[0] * scene.uvw[a, 0] + q[1] * scene.uvw[b, 0] + q[2] * scene.uvw[c, 0],
+        q[0] * scene.uvw[a, 1] + q[1] * scene.uvw[b, 1] + q[2] * scene.uvw[c, 1],
+        q[0] * scene.uvw[a, 2] + q[1] * scene.uvw[b, 2] + q[2] * scene.uvw[c, 2],
     )
+
+
+@inlined
+def _face_mip(scene, face, facing, x, y, step, view):
+    """Mip level of a face's texture at the ray (x, y, 1); a pixel spans `step` samples."""
+    here = _uvw(scene, face, _weights(facing, x, y))
+    right = _uvw(scene, face, _weights(facing, x + step / view.fx, y))
+    below = _uvw(scene, face, _weights(facing, x, y + step / view.fy))
+    return _mip_of(scene, scene.part_texture[scene.face_part[face]], here, right, below)
 
 
 @inlined
@@ -246,23 +279,29 @@ def _tiny(screen, i, j, k, limit):
 
 
 @inlined
-def _shade_face(scene, face, x, y, step, view, xpos, xmat, rgba, lights, ambient, shadow_view, work):
-    """Colour 0..1 of one face where the ray (x, y, 1) meets it; a pixel spans `step` samples."""
-    part = scene.face_part[face]
-    geom = scene.part_geom[part]
+def _lit_corners(scene, face, facing, x, y, step, view, xpos, xmat, rgba, lights, ambient, work):
+    """The corners between which light is interpolated; a face smaller than a pixel has its nearest one thrice."""
     i, j, k = scene.face_pos[face, 0], scene.face_pos[face, 1], scene.face_pos[face, 2]
     a, b, c = scene.face_corner[face, 0], scene.face_corner[face, 1], scene.face_corner[face, 2]
-    # The ray (x, y, 1) meets the triangle's plane at weights linear in x and y, up to their sum.
-    ax, ay, az = _cross(work.cam_pos, j, k)
-    bx, by, bz = _cross(work.cam_pos, k, i)
-    cx, cy, cz = _cross(work.cam_pos, i, j)
-    e0, e1, e2 = ax * x + ay * y + az, bx * x + by * y + bz, cx * x + cy * y + cz
-    q0, q1, q2 = _normalised(e0, e1, e2)
-    shadows = shadow_view.width > 1
-    plane = scene.part_plane[part] > 0
+    if _tiny(work.screen, i, j, k, step):
+        q0, q1, q2 = _weights(facing, x, y)
+        a = a if q0 >= q1 and q0 >= q2 else b if q1 >= q2 else c
+        b = c = a
+    for corner in (a, b, c):
+        if work.lit_stamp[corner] != work.stamp[0]:
+            _light_corner(scene, corner, scene.face_part[face], xpos, xmat, lights, ambient, view, rgba, work)
+    return a, b, c
+
+
+@inlined
+def _shade(scene, face, facing, corners, mip, x, y, view, xmat, rgba, lights, ambient, shadow_view, work):
+    """Colour 0..1 of one face where the ray (x, y, 1) meets it."""
+    part, q = scene.face_part[face], _weights(facing, x, y)
+    geom, shadows, plane = scene.part_geom[part], shadow_view.width > 1, scene.part_plane[part] > 0
     px = py = pz = 0.0
     if plane or shadows:
-        z = q0 * work.cam_pos[i, 2] + q1 * work.cam_pos[j, 2] + q2 * work.cam_pos[k, 2]
+        i, j, k = scene.face_pos[face, 0], scene.face_pos[face, 1], scene.face_pos[face, 2]
+        z = q[0] * work.cam_pos[i, 2] + q[1] * work.cam_pos[j, 2] + q[2] * work.cam_pos[k, 2]
         r0, r1, r2, d0, d1, d2, f0, f1, f2 = camera_axes(view)
         px = view.pos[0] + z * (r0 * x + d0 * y + f0)
         py = view.pos[1] + z * (r1 * x + d1 * y + f1)
@@ -270,34 +309,27 @@ def _shade_face(scene, face, x, y, step, view, xpos, xmat, rgba, lights, ambient
     if plane:  # lit at every pixel: a plane is two triangles here, however large
         nx, ny, nz = xmat[geom, 2], xmat[geom, 5], xmat[geom, 8]
         red, green, blue = rgba[geom, 0], rgba[geom, 1], rgba[geom, 2]
-        lit = _light_at(px, py, pz, nx, ny, nz, lights, ambient, view, scene, part, red, green, blue)
-        r, g, bl, sr, sg, sb = lit
+        lit = _light_at(px, py, pz, nx, ny, nz, lights, ambient, view, scene.part_lit[part], red, green, blue)
+        r, g, b, sr, sg, sb = lit
     else:
-        if _tiny(work.screen, i, j, k, step):  # smaller than a pixel: its nearest corner is enough
-            a = a if q0 >= q1 and q0 >= q2 else b if q1 >= q2 else c
-            b = c = a
-        for corner in (a, b, c):
-            if work.lit_stamp[corner] != work.stamp[0]:
-                _light_corner(scene, corner, part, xpos, xmat, lights, ambient, view, rgba, work)
-        lit = work.lit
-        r = q0 * lit[a, 0] + q1 * lit[b, 0] + q2 * lit[c, 0]
-        g = q0 * lit[a, 1] + q1 * lit[b, 1] + q2 * lit[c, 1]
-        bl = q0 * lit[a, 2] + q1 * lit[b, 2] + q2 * lit[c, 2]
-        sr = q0 * lit[a, 3] + q1 * lit[b, 3] + q2 * lit[c, 3]
-        sg = q0 * lit[a, 4] + q1 * lit[b, 4] + q2 * lit[c, 4]
-        sb = q0 * lit[a, 5] + q1 * lit[b, 5] + q2 * lit[c, 5]
+        u, v, w = work.lit[corners[0]], work.lit[corners[1]], work.lit[corners[2]]
+        r, g, b = _mixed(q, u, v, w, 0), _mixed(q, u, v, w, 1), _mixed(q, u, v, w, 2)
+        sr = sg = sb = 0.0
+        if shadows:
+            sr, sg, sb = _mixed(q, u, v, w, 3), _mixed(q, u, v, w, 4), _mixed(q, u, v, w, 5)
     if shadows and sr + sg + sb > 0.0:
         share = _unshadowed(px, py, pz, work.shadow, shadow_view)
-        r, g, bl = r + share * sr, g + share * sg, bl + share * sb
+        r, g, b = r + share * sr, g + share * sg, b + share * sb
     texture = scene.part_texture[part]
     if texture >= 0:
-        dx, dy = step / view.fx, step / view.fy
-        here = _uvw(scene, face, e0, e1, e2)
-        right = _uvw(scene, face, e0 + ax * dx, e1 + bx * dx, e2 + cx * dx)
-        below = _uvw(scene, face, e0 + ay * dy, e1 + by * dy, e2 + cy * dy)
-        tr, tg, tb = _texture(scene, texture, here, right, below)
-        r, g, bl = r * tr, g * tg, bl * tb
-    return min(1.0, max(0.0, r)), min(1.0, max(0.0, g)), min(1.0, max(0.0, bl))
+        tr, tg, tb = _texture(scene, texture, _uvw(scene, face, q), mip)
+        r, g, b = r * tr, g * tg, b * tb
+    return min(1.0, max(0.0, r)), min(1.0, max(0.0, g)), min(1.0, max(0.0, b))
+
+
+@inlined
+def _mixed(q, u, v, w, n):
+    return q[0] * u[n] + q[1] * v[n] + q[2] * w[n]
 
 
 @inlined
@@ -314,7 +346,7 @@ def _sky(scene, x, y, step, view):
         return 0.0, 0.0, 0.0
     here = _sky_direction(view, x, y)
     right, below = _sky_direction(view, x + step / view.fx, y), _sky_direction(view, x, y + step / view.fy)
-    return _texture(scene, scene.skybox, here, right, below)
+    return _texture(scene, scene.skybox, here, _mip_of(scene, scene.skybox, here, right, below))
 
 
 @inlined
@@ -351,6 +383,86 @@ def _same_part(scene, ids, y0, x0, samples):
     return True
 
 
+@inlined
+def _put(out, row, column, r, g, b, cover):
+    """Write a colour 0..1, over what is there where `cover` is less than all."""
+    scale = 255.0 * cover
+    r, g, b = r * scale, g * scale, b * scale
+    if cover < 1.0:
+        keep = 1.0 - cover
+        r, g, b = r + keep * out[row, column, 0], g + keep * out[row, column, 1], b + keep * out[row, column, 2]
+    out[row, column, 0] = np.uint8(r + 0.5)
+    out[row, column, 1] = np.uint8(g + 0.5)
+    out[row, column, 2] = np.uint8(b + 0.5)
+
+
+@compiled
+def _shade_run(
+    scene, mark, row, first, end, samples, alpha, view, xpos, xmat, rgba, lights, ambient, shadow_view, work, out
+):
+    """Colour the pixels first..end of a row, which all show one face, or the sky."""
+    dx, y = samples / view.fx, ((row + 0.5) * samples - view.cy) / view.fy
+    x = ((first + 0.5) * samples - view.cx) / view.fx
+    if mark == 0:
+        for column in range(first, end):
+            r, g, b = _sky(scene, x + (column - first) * dx, y, samples, view)
+            _put(out, row, column, r, g, b, alpha)
+        return
+    face = mark - 1
+    facing, corners, mip, rise = _facing(scene, face, work.cam_pos), (0, 0, 0), 0.0, 0.0
+    if scene.part_plane[scene.face_part[face]] == 0:
+        corners = _lit_corners(scene, face, facing, x, y, samples, view, xpos, xmat, rgba, lights, ambient, work)
+    if scene.part_texture[scene.face_part[face]] >= 0:
+        mip = _face_mip(scene, face, facing, x, y, samples, view)
+        if end > first + 1:  # a logarithm a pixel would cost more than the texture itself
+            last = _face_mip(scene, face, facing, x + (end - 1 - first) * dx, y, samples, view)
+            rise = (last - mip) / (end - 1 - first)
+    for n in range(end - first):
+        level = max(mip + n * rise, 0.0)
+        r, g, b = _shade(
+            scene, face, facing, corners, level, x + n * dx, y, view, xmat, rgba, lights, ambient, shadow_view, work
+        )
+        _put(out, row, first + n, r, g, b, alpha)
+
+
+@compiled
+def _shade_edge(
+    scene, ids, row, column, samples, alpha, view, xpos, xmat, rgba, lights, ambient, shadow_view, work, out
+):
+    """Colour a pixel whose samples see several faces."""
+    y0, x0, total = row * samples, column * samples, samples * samples
+    # Inside one part, two opposite samples are as good as all of them.
+    stride = total - 1 if _same_part(scene, ids, y0, x0, samples) else 1
+    r = g = b = weight = tried = 0.0
+    last, colour = np.int32(-1), (0.0, 0.0, 0.0)
+    for n in range(0, total, stride):
+        mark = ids[y0 + n // samples, x0 + n % samples]
+        tried += 1.0
+        if mark == 0 and alpha < 1.0:
+            continue
+        if mark != last:
+            x, y = (x0 + n % samples + 0.5 - view.cx) / view.fx, (y0 + n // samples + 0.5 - view.cy) / view.fy
+            if mark == 0:
+                colour = _sky(scene, x, y, samples, view)
+            else:
+                face, corners, mip = mark - 1, (0, 0, 0), 0.0
+                facing = _facing(scene, face, work.cam_pos)
+                if scene.part_plane[scene.face_part[face]] == 0:
+                    corners = _lit_corners(
+                        scene, face, facing, x, y, samples, view, xpos, xmat, rgba, lights, ambient, work
+                    )
+                if scene.part_texture[scene.face_part[face]] >= 0:
+                    mip = _face_mip(scene, face, facing, x, y, samples, view)
+                colour = _shade(
+                    scene, face, facing, corners, mip, x, y, view, xmat, rgba, lights, ambient, shadow_view, work
+                )
+            last = mark
+        weight += 1.0
+        r, g, b = r + colour[0], g + colour[1], b + colour[2]
+    part = 1.0 / max(weight, 1.0)
+    _put(out, row, column, r * part, g * part, b * part, alpha * weight / tried)
+
+
 @compiled
 def shade_image(
     scene, samples, ids, alpha, use_static, view, xpos, xmat, rgba, lights, ambient, shadow_view, work, out
@@ -360,45 +472,26 @@ def shade_image(
     With `use_static`, pixels that show what never moves are left as they are. With alpha < 1, faces are
     blended over `out` and nothing is drawn where there are none.
     """
-    total = samples * samples
+    width = out.shape[1]
     for row in range(out.shape[0]):
-        for column in range(out.shape[1]):
-            y0, x0 = row * samples, column * samples
+        y0, end = row * samples, np.int64(0)  # a literal would be compiled once more
+        while end < width:
+            first, x0 = end, end * samples
+            end, mark = first + 1, ids[y0, x0]
             if use_static and _equal(ids, work.static_ids, y0, x0, samples):
                 continue
-            same = _uniform(ids, y0, x0, samples)
-            if alpha < 1.0 and same and ids[y0, x0] == 0:
+            if not _uniform(ids, y0, x0, samples):
+                _shade_edge(
+                    scene, ids, row, first, samples, alpha,
+                    view, xpos, xmat, rgba, lights, ambient, shadow_view, work, out,
+                )  # fmt: skip
                 continue
-            # Inside one part, two opposite samples are as good as all of them.
-            stride = total if same else total - 1 if _same_part(scene, ids, y0, x0, samples) else 1
-            r = g = b = weight = tried = 0.0
-            last, colour = np.int32(-1), (0.0, 0.0, 0.0)
-            for n in range(0, total, stride):
-                mark = ids[y0 + n // samples, x0 + n % samples]
-                tried += 1.0
-                if mark == 0 and alpha < 1.0:
-                    continue
-                if mark != last:
-                    sx = x0 + (0.5 * samples if same else n % samples + 0.5)
-                    sy = y0 + (0.5 * samples if same else n // samples + 0.5)
-                    u, v = (sx - view.cx) / view.fx, (sy - view.cy) / view.fy
-                    if mark == 0:
-                        colour = _sky(scene, u, v, samples, view)
-                    else:
-                        colour = _shade_face(
-                            scene, mark - 1, u, v, samples, view, xpos, xmat, rgba, lights, ambient, shadow_view, work
-                        )
-                    last = mark
-                weight += 1.0
-                r, g, b = r + colour[0], g + colour[1], b + colour[2]
-            cover = alpha * weight / tried
-            scale = 255.0 * cover / max(weight, 1.0)
-            if alpha < 1.0:
-                keep = 1.0 - cover
-                r = r * scale + keep * out[row, column, 0]
-                g = g * scale + keep * out[row, column, 1]
-                b = b * scale + keep * out[row, column, 2]
-                scale = 1.0
-            out[row, column, 0] = np.uint8(r * scale + 0.5)
-            out[row, column, 1] = np.uint8(g * scale + 0.5)
-            out[row, column, 2] = np.uint8(b * scale + 0.5)
+            if alpha < 1.0 and mark == 0:
+                continue
+            stop = min(width, first + _RUN)
+            while end < stop and ids[y0, end * samples] == mark and _uniform(ids, y0, end * samples, samples):
+                end += 1
+            _shade_run(
+                scene, mark, row, first, end, samples, alpha,
+                view, xpos, xmat, rgba, lights, ambient, shadow_view, work, out,
+            )  # fmt: skip

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Shape", "box", "capsule", "cylinder", "ellipsoid", "heightfield", "mesh", "plane", "smooth"]
+__all__ = ["Shape", "box", "capsule", "cylinder", "ellipsoid", "heightfield", "mesh", "pieces", "plane", "smooth"]
 
 
 class Shape(NamedTuple):
@@ -19,6 +19,30 @@ class Shape(NamedTuple):
     uvw: np.ndarray
     corner_pos: np.ndarray
     face_corner: np.ndarray
+
+
+def pieces(shape: Shape, most: int) -> list[Shape]:
+    """Cut a surface across its longest side until no piece has more than `most` faces."""
+    if len(shape.face_pos) <= most:
+        return [shape]
+    centre = shape.pos_m[shape.face_pos].mean(1)
+    order = np.argsort(centre[:, np.argmax(np.ptp(centre, axis=0))], kind="stable")
+    halves = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
+    return [piece for half in halves for piece in pieces(_subset(shape, half), most)]
+
+
+def _subset(shape: Shape, faces: np.ndarray) -> Shape:
+    """Only these faces, with the positions and corners that they use."""
+    at, face_pos = np.unique(shape.face_pos[faces], return_inverse=True)
+    corner, face_corner = np.unique(shape.face_corner[faces], return_inverse=True)
+    return Shape(
+        shape.pos_m[at],
+        face_pos.reshape(-1, 3).astype(np.int32),
+        shape.normal[corner],
+        shape.uvw[corner],
+        np.searchsorted(at, shape.corner_pos[corner]).astype(np.int32),
+        face_corner.reshape(-1, 3).astype(np.int32),
+    )
 
 
 def _weld(corners: np.ndarray, normal: np.ndarray, uvw: np.ndarray) -> Shape:

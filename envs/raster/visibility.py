@@ -12,8 +12,9 @@ import numpy as np
 
 from robolearn.envs.raster.compiled import compiled, inlined
 
-__all__ = ["Scene", "View", "Workspace", "camera_axes", "draw_parts"]
+__all__ = ["OPAQUE", "Scene", "View", "Workspace", "camera_axes", "draw_parts"]
 
+OPAQUE = 0.995  # MuJoCo's limit between opaque and transparent
 _ONE = np.float32(1)
 _ZERO = np.float32(0)
 _HALF = np.float32(0.5)
@@ -21,7 +22,7 @@ _GUARD = 4.0  # triangles reaching further than this many frustum widths are cli
 
 
 class Scene(NamedTuple):
-    """Every surface of a model; a part is one geom. Letters: N parts, P positions, C corners, F faces."""
+    """Every surface of a model; a part is a geom or part of it. Letters: N parts, P positions, C corners, F faces."""
 
     pos: np.ndarray  # [P,3] m, geom frame
     pos_start: np.ndarray  # [N+1]
@@ -34,10 +35,11 @@ class Scene(NamedTuple):
     uvw: np.ndarray  # [C,3]
     part_geom: np.ndarray  # [N]
     part_radius: np.ndarray  # [N] m, bounding sphere around the geom's origin
+    part_box: np.ndarray  # [N,6] m, centre and half sizes of the bounding box in the geom's axes
     part_lit: np.ndarray  # [N,4] emission, specular, shininess exponent, light every pixel (else corners)
     part_texture: np.ndarray  # [N] texture number or -1
     part_plane: np.ndarray  # [N] 1 plane, 2 endless plane, else 0
-    texels: np.ndarray  # [X,3] 0..255
+    texels: np.ndarray  # [X] red, green, blue 0..255 in lanes of `shading.LANE` bits
     texture: np.ndarray  # [T,3] kind (0 flat, 1 cube), faces, levels
     level: np.ndarray  # [T,L,3] first texel, width, height
     skybox: int  # texture number or -1
@@ -199,23 +201,31 @@ def _row(a, b, c, m):
 
 
 @inlined
+def _beyond(box, a, b, c, d):
+    """True if a*x + b*y + c*z + d > 0 in all of a box."""
+    at = a * box[0] + b * box[1] + c * box[2] + d
+    return at > abs(a) * box[3] + abs(b) * box[4] + abs(c) * box[5]
+
+
+@inlined
 def _project(scene, part, xpos, xmat, view, cam_pos, screen):
     """Bring one part's positions into the camera frame and onto the screen; returns 0 hidden, 1 inside, 2 clip."""
     r0, r1, r2, d0, d1, d2, f0, f1, f2 = camera_axes(view)
     tx, ty, tz = xpos[0] - view.pos[0], xpos[1] - view.pos[1], xpos[2] - view.pos[2]
     ox, oy, oz = r0 * tx + r1 * ty + r2 * tz, d0 * tx + d1 * ty + d2 * tz, f0 * tx + f1 * ty + f2 * tz
-    radius = scene.part_radius[part]
-    if oz < view.near - radius:
-        return 0
-    slope_x = max(view.cx, view.width - view.cx) / view.fx
-    slope_y = max(view.cy, view.height - view.cy) / view.fy
-    if abs(ox) - oz * slope_x > radius * math.sqrt(1 + slope_x * slope_x):
-        return 0
-    if abs(oy) - oz * slope_y > radius * math.sqrt(1 + slope_y * slope_y):
-        return 0
     b00, b01, b02 = _row(r0, r1, r2, xmat)
     b10, b11, b12 = _row(d0, d1, d2, xmat)
     b20, b21, b22 = _row(f0, f1, f2, xmat)
+    box = scene.part_box[part]
+    if _beyond(box, -b20, -b21, -b22, view.near - oz):
+        return 0
+    slope_x = max(view.cx, view.width - view.cx) / view.fx
+    slope_y = max(view.cy, view.height - view.cy) / view.fy
+    for side in (-1.0, 1.0):
+        x0, x1, x2 = side * b00 - slope_x * b20, side * b01 - slope_x * b21, side * b02 - slope_x * b22
+        y0, y1, y2 = side * b10 - slope_y * b20, side * b11 - slope_y * b21, side * b12 - slope_y * b22
+        if _beyond(box, x0, x1, x2, side * ox - slope_x * oz) or _beyond(box, y0, y1, y2, side * oy - slope_y * oz):
+            return 0
     bx, by, bz = np.float32(ox), np.float32(oy), np.float32(oz)
     fx, fy, cx, cy = np.float32(view.fx), np.float32(view.fy), np.float32(view.cx), np.float32(view.cy)
     near = np.float32(view.near)
@@ -228,6 +238,7 @@ def _project(scene, part, xpos, xmat, view, cam_pos, screen):
         cam_pos[i, 0], cam_pos[i, 1], cam_pos[i, 2] = x, y, z
         screen[i, 0], screen[i, 1] = cx + fx * x * w, cy + fy * y * w
         screen[i, 2] = w if z >= near else -_ONE
+    radius = scene.part_radius[part]
     wide = abs(ox) + radius > _GUARD * slope_x * max(oz - radius, view.near)
     tall = abs(oy) + radius > _GUARD * slope_y * max(oz - radius, view.near)
     return 2 if oz - radius < view.near or wide or tall else 1

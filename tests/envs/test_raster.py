@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from robolearn.envs.raster import FreeCamera, Rasteriser, RasterOptions
+from robolearn.envs.raster import scene as scenes
 from robolearn.envs.raster.decimate import decimate
 from robolearn.errors import ConfigError, EnvError
 
@@ -167,6 +168,24 @@ def test_frames_do_not_depend_on_threads_order_or_cache():
     fresh = Rasteriser(model, "top", 84, 84, RasterOptions(samples=2)).render_batch(xpos, xmat, *_camera(raster, 12))
     assert np.array_equal(fresh["rgb"], whole["rgb"])
     assert len(np.unique(whole["rgb"].reshape(12, -1), axis=0)) == 12
+
+
+@pytest.mark.parametrize("up_m", [0.25, 0.6, 1.5])
+def test_pieces_of_a_mesh_that_are_out_of_sight_change_no_picture(up_m, monkeypatch):
+    """From inside a crowd, near enough that some geoms are cut by every side of the picture."""
+    _, xpos, xmat, raster = _moving()
+    pose = np.tile([0.1, -0.05, up_m], (12, 1)), np.tile(np.eye(3).reshape(9), (12, 1))
+    outputs = ("rgb", "depth", "segmentation")
+    assert len(raster.scene.part_geom) > raster.model.ngeom
+    pieces = raster.render_batch(xpos, xmat, *pose, outputs=outputs)
+    monkeypatch.setattr(scenes, "_PIECE", 10**9)
+    uncut = Rasteriser(raster.model, "top", 84, 84, RasterOptions(samples=2))
+    uncut.scene.part_box[:, 3:] = 1e6  # nothing is left out
+    whole = uncut.render_batch(xpos, xmat, *pose, outputs=outputs)
+    assert len(np.unique(whole["segmentation"])) > 2
+    assert np.array_equal(pieces["segmentation"], whole["segmentation"])
+    assert np.allclose(pieces["depth"], whole["depth"], rtol=1e-5)
+    assert np.mean(np.abs(pieces["rgb"].astype(int) - whole["rgb"]) > 2) < 0.02  # only where a pixel sees an edge
 
 
 def test_moving_the_camera_or_the_still_scene_redraws_it():
