@@ -1,5 +1,7 @@
 """The safety filter against an independent checker: whatever comes in, what goes out keeps every limit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -237,6 +239,14 @@ def test_a_first_target_too_far_away_latches_hold(panda, home):
 
 def test_a_first_target_within_reach_is_accepted(panda, home):
     panda.tick(home + 0.299)
+    assert panda.state.mode == Mode.RAMP_IN
+
+
+def test_a_first_target_at_the_very_edge_is_accepted(limits, checker, at, home):
+    edged = replace(limits, options=replace(limits.options, start_rad=0.25))  # as home is 0 there, exactly
+    panda = Arm(edged, checker(), at, home)
+    panda.tick(home + 0.25 * np.eye(7)[0])
+    assert home[0] == 0.0
     assert panda.state.mode == Mode.RAMP_IN
 
 
