@@ -27,7 +27,8 @@ STALE, MASS_AT_RESET, SITE_AT_RESET, JACOBIAN_AT_RESET = map(int, (State.STALE, 
 GRIP, ERROR, SUM, SATURATED, SLOT, COUNT, RING = map(
     int, (State.GRIP, State.ERROR, State.SUM, State.SATURATED, State.SLOT, State.COUNT, State.RING)
 )
-_DAMPING = 1e-4  # of the lean fidelity's inverse kinematics
+# Of the lean fidelity's inverse kinematics. An arm stretched out gets more damping until no joint goal is far away.
+_DAMPING, _MOST_DAMPING, _FARTHEST_RAD = 1e-4, 1e2, 1.0
 _RING = 5  # length of the averaging window of a joint-velocity controller
 _NULL_KP, _NULL_KD = 10.0, 2.0 * math.sqrt(10.0)  # null-space stiffness [1/s²] and damping [1/s]
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
@@ -497,13 +498,19 @@ def _joint_goal(plan, arm, functions, model, data, action, state, words, jacobia
         for j in range(6):
             for k in range(count):
                 square[i, j] += jac[i, k] * jac[j, k]
-        square[i, i] += _DAMPING
-    _solve(square, want, 6)
-    for k in range(count):
-        goal = q[plan.qpos[arm, k]] + posture[k]
+    damping, farthest = _DAMPING, np.inf
+    while farthest > _FARTHEST_RAD and damping < _MOST_DAMPING:
+        left, right, farthest = square.copy(), want.copy(), 0.0
         for i in range(6):
-            goal += jac[i, k] * want[0, i]
-        ctrl[plan.ctrl[arm, k]] = goal
+            left[i, i] += damping
+        _solve(left, right, 6)
+        for k in range(count):
+            step = 0.0
+            for i in range(6):
+                step += jac[i, k] * right[0, i]
+            ctrl[plan.ctrl[arm, k]] = q[plan.qpos[arm, k]] + posture[k] + step
+            farthest = max(farthest, abs(step))
+        damping *= 10.0
 
 
 @_compiled

@@ -29,7 +29,7 @@ LIGHT = {
 
 LANE = 21  # bits of one colour of a texel: eight of its value, thirteen of a weight
 _WHOLE = 8192.0  # a weight of one
-_RUN = 16  # pixels between which the mip level is interpolated
+RUN = 16  # pixels between which the mip level is interpolated
 
 
 @compiled
@@ -398,31 +398,50 @@ def _put(out, row, column, r, g, b, cover):
 
 @compiled
 def _shade_run(
-    scene, mark, row, first, end, samples, alpha, view, xpos, xmat, rgba, lights, ambient, shadow_view, work, out
+    scene, mark, row, run, first, end, samples, alpha, view, xpos, xmat, rgba, lights, ambient, shadow_view, work, out
 ):
-    """Colour the pixels first..end of a row, which all show one face, or the sky."""
+    """Colour the pixels first..end of a row, which lie in a `run` (begin, end) of one face, or of the sky."""
     dx, y = samples / view.fx, ((row + 0.5) * samples - view.cy) / view.fy
-    x = ((first + 0.5) * samples - view.cx) / view.fx
+    left = (0.5 * samples - view.cx) / view.fx
     if mark == 0:
         for column in range(first, end):
-            r, g, b = _sky(scene, x + (column - first) * dx, y, samples, view)
+            r, g, b = _sky(scene, left + column * dx, y, samples, view)
             _put(out, row, column, r, g, b, alpha)
         return
-    face = mark - 1
+    face, begin, length = mark - 1, run[0], run[1] - run[0]
     facing, corners, mip, rise = _facing(scene, face, work.cam_pos), (0, 0, 0), 0.0, 0.0
     if scene.part_plane[scene.face_part[face]] == 0:
-        corners = _lit_corners(scene, face, facing, x, y, samples, view, xpos, xmat, rgba, lights, ambient, work)
+        at = left + begin * dx
+        corners = _lit_corners(scene, face, facing, at, y, samples, view, xpos, xmat, rgba, lights, ambient, work)
     if scene.part_texture[scene.face_part[face]] >= 0:
-        mip = _face_mip(scene, face, facing, x, y, samples, view)
-        if end > first + 1:  # a logarithm a pixel would cost more than the texture itself
-            last = _face_mip(scene, face, facing, x + (end - 1 - first) * dx, y, samples, view)
-            rise = (last - mip) / (end - 1 - first)
-    for n in range(end - first):
-        level = max(mip + n * rise, 0.0)
+        mip = _face_mip(scene, face, facing, left + begin * dx, y, samples, view)
+        if length > 1:  # a logarithm a pixel would cost more than the texture itself
+            last = _face_mip(scene, face, facing, left + (run[1] - 1) * dx, y, samples, view)
+            rise = (last - mip) / (length - 1)
+    for column in range(first, end):
+        x, level = left + column * dx, max(mip + (column - begin) * rise, 0.0)
         r, g, b = _shade(
-            scene, face, facing, corners, level, x + n * dx, y, view, xmat, rgba, lights, ambient, shadow_view, work
+            scene, face, facing, corners, level, x, y, view, xmat, rgba, lights, ambient, shadow_view, work
         )
-        _put(out, row, first + n, r, g, b, alpha)
+        _put(out, row, column, r, g, b, alpha)
+
+
+@inlined
+def _run(ids, row, column, samples, mark):
+    """The pixels (begin, end) about one that show the same face, inside a block of RUN."""
+    begin, end, stop = column, column + 1, min(ids.shape[1] // samples, (column // RUN + 1) * RUN)
+    while begin > column // RUN * RUN and _shows(ids, row, begin - 1, samples, mark):
+        begin -= 1
+    while end < stop and _shows(ids, row, end, samples, mark):
+        end += 1
+    return begin, end
+
+
+@inlined
+def _shows(ids, row, column, samples, mark):
+    """True if all samples of a pixel lie on one given face."""
+    y0, x0 = row * samples, column * samples
+    return ids[y0, x0] == mark and _uniform(ids, y0, x0, samples)
 
 
 @compiled
@@ -488,10 +507,11 @@ def shade_image(
                 continue
             if alpha < 1.0 and mark == 0:
                 continue
-            stop = min(width, first + _RUN)
-            while end < stop and ids[y0, end * samples] == mark and _uniform(ids, y0, end * samples, samples):
+            while end < width and end % RUN and _shows(ids, row, end, samples, mark):
                 end += 1
+            # What never moves is coloured as if nothing stood before it, so that the cached picture is the same.
+            behind = work.static_ids if work.static_ids[y0, x0] == mark else ids
             _shade_run(
-                scene, mark, row, first, end, samples, alpha,
+                scene, mark, row, _run(behind, row, first, samples, mark), first, end, samples, alpha,
                 view, xpos, xmat, rgba, lights, ambient, shadow_view, work, out,
             )  # fmt: skip
