@@ -8,7 +8,7 @@ import pytest
 
 from robolearn.contracts import RobotState
 from robolearn.errors import HardwareError
-from robolearn.hardware.executor import STATUS, Executor, ExecutorConfig, run, status_ring
+from robolearn.hardware.executor import STATUS, Executor, ExecutorConfig, run, states_ring, status_ring
 from robolearn.hardware.ring import Ring
 from robolearn.hardware.safety import Mode
 from robolearn.robots.panda import PANDA
@@ -202,6 +202,25 @@ def test_stale_future_and_reordered_chunks_are_refused(bench, home):
         setup.tick()
         assert setup.executor.counts[event] == 1
         assert np.abs(setup.robot.position - before).max() < 1e-3
+
+
+def test_what_was_read_and_sent_is_handed_on(bench, home):
+    setup = bench()
+    states = states_ring(7)
+    executor = Executor(setup.executor.limits, setup.robot, setup.chunks, setup.executor.config, None, states)
+    executor.tick(setup.now)
+    disarmed = states.latest().values
+    executor.request("arm", setup.now)
+    setup.chunks.write(setup.now, np.tile(home + 0.1, (K, 1)))
+    for _ in range(20):
+        setup.now += 4 * MS
+        setup.robot.now = setup.now
+        executor.tick(setup.now)
+    moving = states.latest().values
+    states.remove()
+    assert disarmed[2, :7].tolist() == disarmed[0, :7].tolist() == home.tolist()
+    assert moving[0, :7].tolist() == setup.robot.sent[-2].tolist()  # read before it is sent
+    assert moving[2, :7].tolist() == setup.robot.sent[-1].tolist() != setup.robot.sent[-2].tolist()
 
 
 def test_chunks_from_before_arming_are_forgotten(bench, home):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from robolearn.errors import HardwareError
+from robolearn.hardware.braking import stopping
 from robolearn.hardware.safety import Command, Mode, SafetyState, arm, at_rest, disarm, hold, step, stop
 
 MS = 1_000_000
@@ -268,6 +269,14 @@ def test_the_ramp_ends_where_braking_is_slower(panda, limits, home):
     speed, brisk = 0.3 * limits.velocity_rad_s[6], 0.8 * limits.acceleration_rad_s2[6]
     ends = speed**2 / (2 * brisk) + speed * brisk / (2 * 0.8 * limits.jerk_rad_s3[6])
     assert left[-1] < ends <= left[-2]
+
+
+def test_what_is_left_when_braking_from_a_share_of_the_speed(limits):
+    left, share = stopping(limits, 0.3), 0.3
+    for j in range(7):
+        speed, brisk = share * limits.velocity_rad_s[j], 0.8 * limits.acceleration_rad_s2[j]
+        jerk = 0.8 * limits.jerk_rad_s3[j]
+        assert left[j] == pytest.approx(speed * speed / brisk / 2 + speed * brisk / jerk / 2, rel=1e-9)
 
 
 def test_a_target_that_never_rests_does_not_keep_the_arm_ramping_in(panda, home):
