@@ -179,8 +179,10 @@ class MetaWorldEnv(RowsEnv):
     def _judge_natively(self, terms: Terms, rows: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         whole = np.zeros((self.num_envs, 4), np.float32)
         whole[rows] = actions
+        low, high = self._bounds
         now = terms.observe(self._scene)
-        obs = np.clip(np.concatenate([now, self._scene.previous, self._scene.target_m], 1), *self._bounds)
+        obs = np.concatenate([now, self._scene.previous, self._scene.target_m], 1)
+        obs = np.minimum(np.maximum(obs, low), high)  # np.clip takes four times as long for so little
         self._obs[rows], self._scene.previous[rows] = obs[rows], now[rows]
         with np.errstate(invalid="ignore", divide="ignore"):
             return terms.judge(self._scene, obs, whole)

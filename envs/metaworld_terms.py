@@ -18,6 +18,7 @@ __all__ = ["NATIVE", "Scene", "Terms", "record_of"]
 _BODIES = ("hand", "rightclaw", "leftclaw", "leftpad", "rightpad")
 _SITES = ("rightEndEffector", "leftEndEffector")
 _OBJECT_WIDTH = 14
+_XYZW = [1, 2, 3, 0]  # of a quaternion wxyz
 _PER_EPISODE = (
     "obj_init_pos", "init_tcp", "hand_init_pos", "peg_head_pos_init", "window_handle_pos_init",
 )  # fmt: skip
@@ -37,6 +38,7 @@ class Scene:
     at_reset: dict[str, np.ndarray]  # [E,3] each, and scalars [E]
     index: dict[str, int]
     model: mujoco.MjModel
+    geoms: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, model: mujoco.MjModel, record: Record, terms: "Terms | None", rows: int) -> "Scene":
@@ -69,6 +71,15 @@ class Scene:
         """Return the orientation of a body [E,4], wxyz."""
         return self.bodies[:, self.index[f"body:{name}"], 3:]
 
+    def geom(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return where a geom lies in its body [3], m, and the matrix [4,4] from the body's wxyz to the geom's xyzw."""
+        if name not in self.geoms:
+            geom = self.model.geom(name)
+            w, x, y, z = geom.quat
+            times = np.array([[w, x, y, z], [-x, w, -z, y], [-y, z, w, -x], [-z, -y, x, w]])
+            self.geoms[name] = geom.pos.copy(), times[:, _XYZW]
+        return self.geoms[name]
+
     def site(self, name: str) -> np.ndarray:
         """Return the position of a site [E,3], m."""
         return self.sites[:, self.index[f"site:{name}"], :3]
@@ -93,11 +104,11 @@ class Terms:
 
     def observe(self, scene: Scene) -> np.ndarray:
         """Return the hand, the gripper's opening and the padded object [E,18]."""
-        apart = np.linalg.norm(scene.body("rightclaw") - scene.body("leftclaw"), axis=1)
+        apart = distance(scene.body("rightclaw"), scene.body("leftclaw"))
         position, quat = self.place(scene)
         padded = np.zeros((len(apart), _OBJECT_WIDTH))
         padded[:, :3], padded[:, 3:7] = position, quat
-        return np.concatenate([scene.body("hand"), np.clip(apart / 0.1, 0.0, 1.0)[:, None], padded], 1)
+        return np.concatenate([scene.body("hand"), np.minimum(apart / 0.1, 1.0)[:, None], padded], 1)
 
 
 def record_of(model: mujoco.MjModel, terms: Terms | None) -> Record:
@@ -116,24 +127,26 @@ def tolerance(
     x: np.ndarray, upper: float, margin: np.ndarray | float, lower: float = 0.0, gaussian: bool = False
 ) -> np.ndarray:
     """Return 1 within [lower, upper], falling to 0.1 at `margin` beyond (long tail, or gaussian)."""
-    inside = (lower <= x) & (x <= upper)
-    away = np.where(x < lower, lower - x, x - upper) / margin
+    beyond = np.maximum(lower - x, x - upper)
+    away = beyond / margin  # infinite, and so worth 0, where there is no margin
     if gaussian:
         falling = np.exp(-0.5 * (away * np.sqrt(-2.0 * np.log(0.1))) ** 2)
     else:
-        falling = 1.0 / ((away * np.sqrt(1.0 / 0.1 - 1.0)) ** 2 + 1.0)
-    return np.where(inside, 1.0, np.where(np.asarray(margin) == 0, 0.0, falling))
+        falling = 1.0 / ((away * 3.0) ** 2 + 1.0)
+    return np.where(beyond <= 0.0, 1.0, falling)
 
 
 def hamacher(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the Hamacher product of two degrees in [0, 1]."""
-    below = a + b - a * b
-    return np.where(below > 0, a * b / np.where(below > 0, below, 1.0), 0.0)
+    both = a * b
+    below = a + b - both
+    return np.where(below > 0, both / below, 0.0)
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return Euclidean distances [E]."""
-    return np.linalg.norm(a - b, axis=1)
+    apart = a - b
+    return np.sqrt(np.einsum("ei,ei->e", apart, apart))
 
 
 def closing(action: np.ndarray) -> np.ndarray:
@@ -164,10 +177,13 @@ def _geom_of(body: str, name: str, at_body: bool) -> Callable[[Scene], tuple[np.
     """Return the pose of a geometry of `body`; with `at_body` the body's own position."""
 
     def place(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-        geom, turn = scene.model.geom(name), Rotation.from_quat(scene.body_quat(body)[:, [1, 2, 3, 0]])
-        position = scene.body(body) if at_body else scene.body(body) + turn.apply(geom.pos)
-        mat = turn.as_matrix() @ Rotation.from_quat(geom.quat[[1, 2, 3, 0]]).as_matrix()
-        return position, Rotation.from_matrix(mat).as_quat()
+        offset_m, turn = scene.geom(name)
+        position, quat = scene.body(body), scene.body_quat(body)
+        if not at_body:
+            position = position + Rotation.from_quat(quat[:, _XYZW]).apply(offset_m)
+        turned = quat @ turn
+        largest = turned[np.arange(len(turned)), np.abs(turned).argmax(1)]
+        return position, turned * np.sign(largest)[:, None]  # the sign that a conversion from a matrix gives
 
     return place
 
