@@ -129,10 +129,7 @@ def tolerance(
     """Return 1 within [lower, upper], falling to 0.1 at `margin` beyond (long tail, or gaussian)."""
     beyond = np.maximum(lower - x, x - upper)
     away = beyond / margin  # infinite, and so worth 0, where there is no margin
-    if gaussian:
-        falling = np.exp(-0.5 * (away * np.sqrt(-2.0 * np.log(0.1))) ** 2)
-    else:
-        falling = 1.0 / ((away * 3.0) ** 2 + 1.0)
+    falling = np.exp(np.log(0.1) * away**2) if gaussian else 1.0 / ((away * 3.0) ** 2 + 1.0)
     return np.where(beyond <= 0.0, 1.0, falling)
 
 
