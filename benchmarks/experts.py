@@ -9,6 +9,7 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
 from robolearn.api import make_env
 from robolearn.benchmark import Row, finish, parse_options
+from robolearn.envs.exact.experts import EXPERTS
 from robolearn.envs.suite import TASKS
 from robolearn.intervals import wilson
 from robolearn.rollout import ExpertController, Outcome, RandomController, rollout
@@ -19,6 +20,8 @@ NAMES = (
     *(task if task.startswith("pick_place") else f"robolearn/{task}" for task in TASKS),
     "aloha/insertion",
     "aloha/transfer_cube",
+    "gym/gym_hil/PandaPickCubeBase-v0",
+    *(f"robosuite/{task}" for task in EXPERTS),
     *(f"metaworld/{task}" for task in ALL_V3_ENVIRONMENTS),
 )
 DOCUMENT = Path(__file__).parents[1] / "docs" / "experts.md"
@@ -26,7 +29,8 @@ HEAD = """# Scripted experts
 
 Written by `python benchmarks/experts.py`. Success over 200 episodes, 100 of `metaworld/*` (95 % Wilson interval), mean
 length of successful ones in control steps (50 ms; 20 ms for `aloha/*`, 12.5 ms for `metaworld/*`), and the success of
-uniformly random actions within the bounds over half as many episodes. Meta-World's experts are its own scripts.
+uniformly random actions within the bounds over half as many episodes. Meta-World's experts are its own scripts;
+`robosuite/*` are the exact tasks.
 
 | task | instruction (example) | expert | interval | mean length | random |
 |---|---|---|---|---|---|
@@ -41,7 +45,7 @@ def run(name: str, episodes: int) -> tuple[list[Outcome], list[Outcome], str]:
     expert = rollout(env, ExpertController(demonstrator, SEED), range(episodes), SEED)
     chance = rollout(env, RandomController(env, SEED), range((episodes + 1) // 2), SEED)
     env.close()
-    return expert, chance, str(obs["task"][0])
+    return expert, chance, str(obs["task"][0]) if "task" in obs else ""
 
 
 def main() -> None:
