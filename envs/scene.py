@@ -91,7 +91,9 @@ def add_arm(
     frame = spec.worldbody.add_frame(pos=list(base_m), quat=quat_yaw(yaw_rad))
     frame.attach_body(robot.body("base"), prefix, "")
     half = base_m[2] / 2 - 0.005
-    add_box(spec.worldbody, f"{prefix}stand", (base_m[0], base_m[1], half), (0.1, 0.12, half), (0.3, 0.31, 0.34, 1))
+    if half > 0.0:
+        place, size = (base_m[0], base_m[1], half), (0.1, 0.12, half)
+        add_box(spec.worldbody, f"{prefix}stand", place, size, (0.3, 0.31, 0.34, 1))
     spec.camera(prefix + "eye_in_hand").name = "wrist" if prefix == "robot0_" else prefix + "wrist"
     for body in spec.bodies:
         if body.name.startswith(prefix):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from robolearn.contracts import Robot
+from robolearn.contracts import Robot, Scene
 from robolearn.errors import ConfigError
 from robolearn.hardware.calibration import Calibration, read_calibration
 from robolearn.hardware.cameras import VideoConfig
@@ -14,6 +14,7 @@ from robolearn.hardware.makers import open_maker
 from robolearn.hardware.ros_robot import RosRobot, RosRobotConfig, command_topic
 from robolearn.hardware.transport import Transport
 from robolearn.registry import resolve
+from robolearn.robots import Arm
 
 __all__ = [
     "RobotConfig",
@@ -23,6 +24,7 @@ __all__ = [
     "make_robot",
     "make_ros_robot",
     "open_calibration",
+    "open_scene",
     "open_transport",
 ]
 
@@ -33,7 +35,7 @@ _FLOATS = "std_msgs/msg/Float64MultiArray"
 class TwinOptions:
     """The simulated arm that stands in for the real one."""
 
-    scene: str = "pick_place"
+    scene: str = "pick_place"  # or FILE.xml: an MJCF scene whose site "base" is where the arm stands
     personality: Literal["jtc", "forward", "ur", "franka"] = "jtc"
     image_px: int = 96
     camera_hz: float = 15.0
@@ -74,6 +76,12 @@ class RobotConfig:
     def __post_init__(self):
         if not 0 <= self.domain <= 101:
             raise ConfigError("robot.domain is not a ROS domain.", found=self.domain, expected="0 to 101")
+
+
+def open_scene(twin: TwinOptions, arm: Arm) -> Scene:
+    """Return what the twin steps: a registered scene, or the MJCF file that is named."""
+    name = "file" if twin.scene.endswith(".xml") else twin.scene
+    return resolve("scene", name)(twin.scene, arm, twin.image_px)
 
 
 def open_transport(config: RobotConfig) -> Transport:

@@ -25,6 +25,7 @@ from robolearn.hardware.deploy import (
     executor_config,
     logged_topics,
     make_robot,
+    open_scene,
     open_transport,
 )
 from robolearn.hardware.executor import Executor
@@ -118,7 +119,7 @@ def run_twin_process(options: Mapping[str, Any]) -> None:
     config = parse(RobotConfig, options["robot"], where="robot")
     twin = config.twin or TwinOptions()
     arm = resolve("robot", config.arm)
-    scene = resolve("scene", twin.scene)(twin.scene, arm, twin.image_px)
+    scene = open_scene(twin, arm)
     transport = open_transport(config)
     names = TwinConfig(
         twin.personality,

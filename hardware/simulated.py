@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from robolearn.errors import HardwareError
-from robolearn.hardware.deploy import RobotConfig, executor_config, logged_topics, make_ros_robot
+from robolearn.hardware.deploy import RobotConfig, executor_config, logged_topics, make_ros_robot, open_scene
 from robolearn.hardware.executor import Executor
 from robolearn.hardware.kinematics import Kinematics
 from robolearn.hardware.limits import limits_of
@@ -39,7 +39,7 @@ class SimulatedSession:
         size = chunk, len(self.arm_constants.joints) + 1
         self.chunks, self._arrived = Ring.create(size), Ring.create(size)
         self._delivered, self._latency_ns = 0, round(1e9 * config.twin.latency_s)
-        scene = resolve("scene", config.twin.scene)(config.twin.scene, self.arm_constants, config.twin.image_px)
+        scene = open_scene(config.twin, self.arm_constants)
         self._now_ns = _START_NS
         graph = MemoryGraph(self.now_ns)
         self._transports = [self._open_transport(graph) for _ in range(3)]  # twin, robot, log

@@ -138,6 +138,7 @@ _TABLE: dict[str, dict[str, str]] = {
     # Scenes for the twin: `open_scene(name, arm, image_px) -> Scene`.
     "scene": {
         "board": "robolearn.hardware.board_scene:open_scene",
+        "file": "robolearn.envs.file_scene:open_scene",
         "pick_place": "robolearn.envs.robot_scene:open_scene",
         "reach": "robolearn.envs.robot_scene:open_scene",
     },

@@ -10,6 +10,7 @@ from robolearn.hardware import commands
 from robolearn.hardware.deploy import RobotConfig, TwinOptions
 from robolearn.hardware.limits import SafetyConfig
 from robolearn.hardware.ros_robot import RosRobotConfig
+from robolearn.hardware.simulated import SimulatedSession
 from robolearn.hardware.teleop import Scripted, Twist
 from robolearn.robots.panda import PANDA
 from robolearn.spec import ActionSpec, Feature, Spec
@@ -270,3 +271,13 @@ def test_a_real_robot_cannot_be_simulated(config):
 
     with pytest.raises(HardwareError, match="Only a twin"):
         commands.rollout(replace(config, twin=None), Seeker(), 1, 8, 10, simulated=True)
+
+
+def test_a_twin_of_a_cell_in_a_file(tmp_path):
+    cell = tmp_path / "cell.xml"
+    cell.write_text('<mujoco><worldbody><site name="base" pos="0 0 0.5"/></worldbody></mujoco>')
+    ros = RosRobotConfig("forward", gripper_topic="/gripper_controller/commands", gripper_joint="finger_joint1")
+    config = RobotConfig(ros=ros, twin=TwinOptions(str(cell), "forward"))
+    with SimulatedSession(config, 16, 0.05) as session:
+        assert session.twin.scene.state().position_rad == pytest.approx(PANDA.home_rad)
+        assert session.twin.scene.data.body("robot0_base").xpos == pytest.approx([0, 0, 0.5])
