@@ -5,6 +5,7 @@ Messages cross rclpy as serialized bytes, so that a driver sees the same objects
 
 import time
 from collections import deque
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -62,6 +63,23 @@ class RclTransport:
             self._executor.spin_once(timeout_sec=0)
             if self._arrived == before:
                 return
+
+    def action(self, kind: Any, name: str) -> Any:
+        """Return rclpy's client of an action."""
+        return import_module("rclpy.action").ActionClient(self._node, kind, name)
+
+    def as_ros(self, message: Any) -> Any:
+        """Return rclpy's own object of a message."""
+        return import_module("rclpy.serialization").deserialize_message(encode(message), _class(message.__msgtype__))
+
+    def wait(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Run callbacks until `condition` holds; says whether it did in time."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                return False
+            self._executor.spin_once(timeout_sec=0.01)
+        return True
 
     def close(self) -> None:
         self._executor.shutdown()

@@ -85,7 +85,7 @@ class RosRobot:
 
     def __init__(self, arm: Arm, transport: Transport, config: RosRobotConfig, offsets_rad: Sequence[float] = ()):
         self.arm, self.config = arm, config
-        self._offsets_rad = np.array(offsets_rad or np.zeros(len(arm.joints)), float)
+        self.offsets_rad = np.array(offsets_rad or np.zeros(len(arm.joints)), float)
         self.spec = robot_spec(arm, config.rate_hz, bool(config.gripper_topic))
         self.names = config.joints or arm.joints
         if len(self.names) != len(arm.joints):
@@ -166,7 +166,7 @@ class RosRobot:
             raise HardwareError(
                 "A set-point is refused.", found=path.shape, expected=f"{self.spec.action.dim} finite numbers"
             )
-        readings = path[:, :joints] - self._offsets_rad
+        readings = path[:, :joints] - self.offsets_rad
         if self.config.controller == "jtc":
             self._commands.publish(self._as_trajectory(readings))
         elif self.config.controller == "forward":
@@ -221,5 +221,5 @@ class RosRobot:
             velocity = np.nan_to_num(np.asarray(message.velocity)[index], posinf=0.0, neginf=0.0)
         finger = known.get(self.config.gripper_joint)
         gripper_m = 2.0 * float(message.position[finger]) if finger is not None else None
-        position = np.asarray(message.position)[index] + self._offsets_rad
+        position = np.asarray(message.position)[index] + self.offsets_rad
         return RobotState(received.stamp_ns, self.arm.joints, position, velocity, gripper_m)

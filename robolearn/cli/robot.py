@@ -20,6 +20,7 @@ from robolearn.hardware import commands
 from robolearn.hardware.board import CalibrateConfig
 from robolearn.hardware.calibration import write_calibration
 from robolearn.hardware.deploy import RobotConfig, open_transport
+from robolearn.hardware.homing import home
 from robolearn.hardware.record import Recorded
 from robolearn.hardware.teleop import open_device
 from robolearn.intervals import wilson
@@ -42,6 +43,7 @@ _USAGE = """usage: robolearn robot VERB [robot=twin/panda] [key=value ...]
   rollout   let a policy act, with interventions: ckpt=DIR episodes=N [device=…] [dataset=DIR]
             continuity=committed|rest|blend delay_steps=N joins its chunks across the delay of inference
   replay    play the joint targets of an episode again: dataset=DIR episode=0
+  home      have the arm's own trajectory controller bring it home (an action; robot=ros2/… with rclpy)
 
 robot=twin/… runs on this machine, robot=ros2/… on a ROS 2 graph; simulated=true runs a twin as fast as it
 computes. Limits are always on."""
@@ -180,6 +182,10 @@ def _sink(folder: str) -> Callable[[Spec], EpisodeSink]:
     return lambda spec: resolve("sink", "lerobot")(Path(folder), spec, {})
 
 
+def _home(config: RobotJob, out: Path) -> dict[str, Any]:
+    return home(config.robot)
+
+
 def _needed(value: str | None, name: str, what: str) -> str:
     if value is None:
         raise ConfigError(f"{what} needs {name}.", do=f"{name}=…")
@@ -197,4 +203,5 @@ _VERBS: dict[str, Callable[[RobotJob, Path], dict[str, Any]]] = {
     "record": _record,
     "rollout": _rollout,
     "replay": _replay,
+    "home": _home,
 }

@@ -13,4 +13,5 @@ uv=$(command -v uv || echo "$root/.tools/bin/uv")  # where ./run setup leaves on
 "$uv" pip install --quiet --python "$folder/bin/python" "ros-rclpy[fastrtps]==$rclpy" rosbags numpy \
   "ros-std-msgs$messages" "ros-std-srvs$messages" "ros-sensor-msgs$messages" "ros-trajectory-msgs$messages" \
   "ros-diagnostic-msgs$messages"
+"$folder/bin/python" "$root/tests/hardware/make_control_msgs.py" >/dev/null
 echo "rclpy of $distro is in $folder"

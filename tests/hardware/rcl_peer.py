@@ -3,6 +3,7 @@
 rcl_peer.py echo SECONDS     repeats /ping as /pong, and reports
 rcl_peer.py arm SECONDS      publishes joint states at 250 Hz that follow /forward_position_controller/commands
 rcl_peer.py codec FILE       reads and writes again the messages of FILE, as ROS itself serialises them
+rcl_peer.py home DOMAIN      offers FollowJointTrajectory, and has an arm brought home by it
 rcl_peer.py node FILE        runs the policy node with a scripted actor on the robot of FILE, and drives it by services
 """
 
@@ -13,8 +14,12 @@ import time
 
 import numpy as np
 
-from robolearn.hardware import messages
+from robolearn.errors import HardwareError
+from robolearn.hardware import homing, messages
+from robolearn.hardware.deploy import RobotConfig
+from robolearn.hardware.homing import ACTION
 from robolearn.hardware.node import PolicyNode
+from robolearn.hardware.personality import Trajectory
 from robolearn.hardware.rcl import RclTransport
 from robolearn.hardware.transport import COMMAND, DEFAULT
 from robolearn.robots.panda import PANDA
@@ -118,6 +123,92 @@ def node(file):
     return {"answers": answers, "before": before, "acting": acting, "held": held, "again": again}
 
 
+class Controller:
+    """A trajectory controller with its action, and the arm that does what it says."""
+
+    def __init__(self, domain, start):
+        import rclpy
+        from control_msgs.action import FollowJointTrajectory
+        from rclpy.action import ActionServer, GoalResponse
+
+        self.control, self.code, self.seen = Trajectory(PANDA.joints, start, 0.01), 0, []
+        self._kind, self._answers = FollowJointTrajectory, GoalResponse
+        self._context = rclpy.Context()
+        self._context.init(domain_id=domain)
+        self._node = rclpy.create_node("controller", context=self._context)
+        self._server = ActionServer(self._node, self._kind, ACTION, self._follow, goal_callback=self._answer)
+        self._executor = rclpy.executors.SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._transport = RclTransport(domain, "arm")
+        self._listens = self._transport.subscriber(self.control.topic, self.control.kind, COMMAND)
+        self._states = self._transport.publisher("/joint_states", STATE, DEFAULT)
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._serve, self._move)]
+        for thread in self._threads:
+            thread.start()
+
+    def _read(self, goal):
+        points = goal.trajectory.points  # `serialize_message` leaves bytes behind a message, 8 for every empty list
+        times = np.array([point.time_from_start.sec + 1e-9 * point.time_from_start.nanosec for point in points])
+        position, velocity = (
+            np.array([getattr(each, name) for each in points]) for name in ("positions", "velocities")
+        )
+        return messages.trajectory(goal.trajectory.joint_names, times, position, velocity)
+
+    def _answer(self, goal):
+        return self._answers.REJECT if self.control._problem(self._read(goal)) else self._answers.ACCEPT
+
+    def _follow(self, handle):
+        message = self._read(handle.request)
+        end = message.points[-1].time_from_start
+        self.control.receive(message, time.monotonic_ns())
+        time.sleep(end.sec + 1e-9 * end.nanosec + 0.1)
+        (handle.abort if self.code else handle.succeed)()
+        return self._kind.Result(error_code=self.code, error_string="too far off" if self.code else "")
+
+    def _serve(self):
+        while self._context.ok():
+            self._executor.spin_once(timeout_sec=0.1)
+
+    def _move(self):
+        while self._context.ok():
+            now = time.monotonic_ns()
+            self.seen.append((now, self.control.target(now).copy()))
+            self._states.publish(messages.joint_state(PANDA.joints, self.seen[-1][1], np.zeros(7)))
+            time.sleep(0.01)
+
+    def close(self):
+        self._context.try_shutdown()
+        for thread in self._threads:
+            thread.join(5)
+        self._transport.close()
+
+
+def home(domain):
+    start = np.array(PANDA.home_rad) + 0.4
+    controller = Controller(domain, start)
+    config = RobotConfig("ros2/panda", transport="rcl", domain=domain)
+    found = {"arrived": homing.home(config), "at": controller.control.target(time.monotonic_ns()).tolist()}
+    times, seen = (
+        1e-9 * np.array([each[0] for each in controller.seen]),
+        np.array([each[1] for each in controller.seen]),
+    )
+    found["speeds"] = (np.abs(np.diff(seen, axis=0)) / np.diff(times)[:, None]).max(0).tolist()
+    transport = RclTransport(domain, "other")
+    still = np.tile(seen[-1], (2, 1)), np.zeros((2, 7))
+    wrong = messages.trajectory([f"other{i}" for i in range(7)], np.array([1.0, 2.0]), *still)
+    controller.code = -5
+    right = messages.trajectory(PANDA.joints, np.array([0.2, 0.4]), *still)
+    cases = {"refused": (homing.ACTION, wrong), "aborted": (homing.ACTION, right), "nobody": ("/none/follow", right)}
+    for name, (action, message) in cases.items():
+        try:
+            homing.follow(transport, action, message, 10.0)
+        except HardwareError as error:
+            found[name] = str(error)
+    transport.close()
+    controller.close()
+    return found
+
+
 def codec(file):
     from importlib import import_module
 
@@ -138,8 +229,12 @@ def codec(file):
 
 
 def main():
-    if sys.argv[1] in ("node", "codec"):
-        result = {"node": node, "codec": codec}[sys.argv[1]](sys.argv[2])
+    if sys.argv[1] in ("node", "codec", "home"):
+        result = (
+            home(int(sys.argv[2]))
+            if sys.argv[1] == "home"
+            else {"node": node, "codec": codec}[sys.argv[1]](sys.argv[2])
+        )
         sys.stdout.write("\n" + json.dumps(result) + "\n")
         return
     transport = RclTransport(77, "peer")

@@ -210,3 +210,14 @@ def test_a_latched_message_reaches_a_late_node(python, transport):
         [str(python), "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
     )
     assert "<robot/>" in run.stdout
+
+
+def test_an_arm_is_brought_home_by_an_action(peer):
+    found = result(peer("home", 78), 120)
+    assert found["at"] == pytest.approx(PANDA.home_rad)
+    assert found["arrived"]["off_rad"] < 0.01
+    assert found["arrived"]["moved_rad"] == pytest.approx(0.4)
+    assert 0.05 < max(found["speeds"]) < 0.3 * max(PANDA.velocity_rad_s)
+    assert "refuses the goal" in found["refused"]
+    assert "error -5: too far off" in found["aborted"]
+    assert "Nobody offers" in found["nobody"]
