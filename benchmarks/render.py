@@ -3,6 +3,7 @@
 A second process records 100 frames of robosuite (fifty with --quick) with the pictures it made itself by
 OpenGL; here the same states are drawn again. PSNR is the mean over frames. Speeds are wall time of one
 process each, taken in turns; the peer of every speed is MuJoCo's renderer with its default effects.
+The full run also writes docs/images/raster_vs_opengl.png.
 """
 
 import os
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+import cv2
 import mujoco
 import numpy as np
 
@@ -24,7 +26,8 @@ from robolearn.errors import MissingLibraryError
 
 CAMERAS = {"agentview": 28.0, "robot0_eye_in_hand": 24.0}  # and the PSNR they should reach [dB]
 GROUPS = (1, 2)  # robosuite hides its collision geoms
-SIZE = 84
+SIZE, LARGE = 84, 320  # pixels a side: measured, shown
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "raster_vs_opengl.png"
 
 
 def record(folder: Path, frames: int) -> None:
@@ -150,12 +153,33 @@ def _video_row(model: mujoco.MjModel, qpos: np.ndarray, repeats: int) -> Row:
     return Row("video_480x360_fps", "frames/s", rate, note=f"{raster.faces} faces, 2x2 samples, one core")
 
 
+def _write_picture(model: mujoco.MjModel, qpos: np.ndarray) -> None:
+    """Save one state side by side: MuJoCo's pixels above, the rasteriser's below, one column a camera."""
+    rows = []
+    for name in ("MuJoCo, OpenGL", "rasteriser"):
+        pictures = []
+        for camera in CAMERAS:
+            if name == "rasteriser":
+                options = RasterOptions(GROUPS, samples=2, max_faces=80_000, shadows=True)
+                raster = Rasteriser(model, camera, LARGE, LARGE, options)
+                pictures.append(raster.render_batch(*_poses(model, qpos[None], camera))["rgb"][0])
+            else:
+                opengl = OpenGL(model, camera, LARGE, LARGE, OpenGLOptions(GROUPS))
+                pictures.append(opengl.render_batch(qpos[None])[0])
+                opengl.close()
+        row = np.ascontiguousarray(np.concatenate(pictures, axis=1))
+        rows.append(cv2.putText(row, name, (LARGE + 8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA))
+    cv2.imwrite(str(PICTURE), np.concatenate(rows)[..., ::-1])
+
+
 def measure(options: Options) -> list[Row]:
     """Record, draw, compare."""
     frames, repeats = (50, 3) if options.quick else (100, 7)
     with tempfile.TemporaryDirectory() as folder:
         model, stored = _recorded(Path(folder), frames)
     rows = [row for camera in CAMERAS for row in _camera_rows(model, stored, camera, repeats)]
+    if not options.quick:
+        _write_picture(model, stored["qpos"][len(stored["qpos"]) // 2])
     return [*rows, _video_row(model, stored["qpos"], repeats)]
 
 
