@@ -54,7 +54,8 @@ NEEDED = (
     *("trajectory_msgs", "std_msgs", "geometry_msgs", "builtin_interfaces"),
     *("action_msgs", "service_msgs", "unique_identifier_msgs"),
 )
-PACKAGE, FAST = "control_msgs", "rosidl_typesupport_fastrtps_c"
+PACKAGE = "control_msgs"
+FAST, LOOKS = "rosidl_typesupport_fastrtps_c", "rosidl_typesupport_introspection_c"
 
 
 def generate(folder: Path, share: Path) -> None:
@@ -70,8 +71,9 @@ def generate(folder: Path, share: Path) -> None:
     given = PACKAGE, described, [str(share)], folder / PACKAGE
     hashes = _tool("rosidl_generator_type_description", "HashTypeDescription").generate_type_hashes(*given)
     _tool("rosidl_generator_c", "GenerateC").generate(*given, type_description_files=hashes)
-    _tool("rosidl_typesupport_c", "GenerateCTypesupport", typesupport_implementations=[FAST]).generate(*given)
+    _tool("rosidl_typesupport_c", "GenerateCTypesupport", typesupport_implementations=[FAST, LOOKS]).generate(*given)
     _tool(FAST, "GenerateFastRTPSCTypesupport").generate(*given)
+    _tool(LOOKS, "GenerateIntrospectionCTypesupport").generate(*given[:3], folder / LOOKS / PACKAGE)  # same file names
     only = ["rosidl_typesupport_c"]
     _tool("rosidl_generator_py", "GeneratePython", typesupport_implementations=only).generate(*given)
     (folder / PACKAGE / "__init__.py").touch()
@@ -80,11 +82,11 @@ def generate(folder: Path, share: Path) -> None:
 def build(folder: Path, prefix: Path, site: Path) -> None:
     """Compile the sources into the environment."""
     sources, libraries = folder / PACKAGE, prefix / "lib"
-    headers = [f"-I{each}" for each in (folder, prefix / "include", *(prefix / "include").iterdir())]
+    headers = [f"-I{each}" for each in (folder, folder / LOOKS, prefix / "include", *(prefix / "include").iterdir())]
     headers += [f"-I{sysconfig.get_path('include')}", f"-I{numpy.get_include()}"]
 
     def link(compiler: str, out: Path, pattern: str, *needed: str) -> None:
-        files = [str(file) for file in sorted(sources.glob(pattern))]
+        files = [str(file) for file in sorted(folder.glob(pattern))]
         found = [f"-l{name}" for name in needed if (libraries / f"lib{name}.so").exists()]
         where = [f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-Wl,--no-as-needed"]
         subprocess.run(
@@ -97,14 +99,15 @@ def build(folder: Path, prefix: Path, site: Path) -> None:
     def others(kind: str) -> list[str]:
         return [f"{name}__{kind}" for name in NEEDED]
 
-    types, fast, chosen, python = "rosidl_generator_c", FAST, "rosidl_typesupport_c", "rosidl_generator_py"
-    link("gcc", library(types), "*/detail/*.c", "rosidl_runtime_c", *others(types))
+    types, chosen, python = "rosidl_generator_c", "rosidl_typesupport_c", "rosidl_generator_py"
+    link("gcc", library(types), f"{PACKAGE}/*/detail/*.c", "rosidl_runtime_c", *others(types))
     mine = f"{PACKAGE}__{types}"
-    link("g++", library(fast), "*/detail/*_c.cpp", fast, "fastcdr", mine, *others(fast))
-    link("g++", library(chosen), "*/*.cpp", chosen, mine, f"{PACKAGE}__{fast}", *others(chosen))
-    link("gcc", library(python), "*/*_s.c", mine, *others(python))
+    link("g++", library(FAST), f"{PACKAGE}/*/detail/*_c.cpp", FAST, "fastcdr", mine, *others(FAST))
+    link("gcc", library(LOOKS), f"{LOOKS}/{PACKAGE}/*/detail/*.c", LOOKS, mine, *others(LOOKS))
+    link("g++", library(chosen), f"{PACKAGE}/*/*.cpp", chosen, mine, *others(chosen))
+    link("gcc", library(python), f"{PACKAGE}/*/*_s.c", mine, *others(python))
     mine = f"{PACKAGE}__{python}", f"{PACKAGE}__{chosen}", mine
-    link("gcc", sources / f"{PACKAGE}_s__{chosen}.so", "_*.c", *mine)
+    link("gcc", sources / f"{PACKAGE}_s__{chosen}.so", f"{PACKAGE}/_*.c", *mine)
     subprocess.run(["cp", "-r", str(sources), str(site)], check=True)
 
 

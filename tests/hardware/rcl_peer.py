@@ -132,6 +132,7 @@ class Controller:
         from rclpy.action import ActionServer, GoalResponse
 
         self.control, self.code, self.seen = Trajectory(PANDA.joints, start, 0.01), 0, []
+        self._open = True
         self._kind, self._answers = FollowJointTrajectory, GoalResponse
         self._context = rclpy.Context()
         self._context.init(domain_id=domain)
@@ -166,20 +167,21 @@ class Controller:
         return self._kind.Result(error_code=self.code, error_string="too far off" if self.code else "")
 
     def _serve(self):
-        while self._context.ok():
+        while self._open:
             self._executor.spin_once(timeout_sec=0.1)
 
     def _move(self):
-        while self._context.ok():
+        while self._open:
             now = time.monotonic_ns()
             self.seen.append((now, self.control.target(now).copy()))
             self._states.publish(messages.joint_state(PANDA.joints, self.seen[-1][1], np.zeros(7)))
             time.sleep(0.01)
 
     def close(self):
-        self._context.try_shutdown()
+        self._open = False
         for thread in self._threads:
             thread.join(5)
+        self._context.try_shutdown()
         self._transport.close()
 
 
