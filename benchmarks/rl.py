@@ -1,8 +1,9 @@
 """Reinforcement learning's environment steps per second, beside the same code over robosuite's AsyncVectorEnv.
 
 Both sides run this library's residual explorer (a chunk policy and a correction in every step) through
-the same rollout loop; `collect_learn` adds the updates of the published Square row. Ours has 32 rows in
-one process, the peer two processes (the fastest way to run it here); rounds alternate, rows are medians.
+the same rollout loop; `collect_learn` adds the updates of the published Lift rows, batch, ensemble and
+number of them included. Ours has 32 rows in one process, the peer two processes (the fastest way to run it
+here); rounds alternate, rows are medians.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ from robolearn.actor import make_actor
 from robolearn.api import make_env
 from robolearn.benchmark import Options, Row, finish, parse_options
 from robolearn.checkpoint import Checkpoint
+from robolearn.cli.arguments import Arguments
+from robolearn.cli.compose import compose_config
 from robolearn.config import parse, to_dict
 from robolearn.contracts import Observations, VectorEnv
 from robolearn.evaluation import EvalConfig
@@ -28,7 +31,7 @@ from robolearn.rl.collect import REWARDS, Trajectories
 from robolearn.rollout import steps
 from robolearn.transforms import Pipeline
 
-ROWS, PROCESSES, EPISODE = 32, 2, 400
+ROWS, PROCESSES, EPISODE, NEVER = 32, 2, 400, 10**6
 KEYS = ("observation.environment_state", "observation.state")
 CLONE: dict[str, Any] = {
     "name": "flow",
@@ -108,15 +111,22 @@ def problem(env: VectorEnv) -> Problem:
 
 
 class Side:
-    """One environment with its algorithm; `rate` takes it further and says how fast that went."""
+    """One environment with its algorithm; `rate` takes it further and says how fast that went.
 
-    def __init__(self, env: VectorEnv, options: Mapping[str, Any]):
-        algo = parse(resolve("algo", "residual"), {"name": "residual", **options}, where="algo")
+    It learns with the options `learner`, or not at all; learning begins when the first episodes are over.
+    """
+
+    def __init__(self, env: VectorEnv, learner: Mapping[str, Any] | None):
+        self.warmup = env.num_envs * EPISODE if learner else 0
+        options = {"name": "residual", **(learner or {}), "warmup": self.warmup or NEVER, "actor_after": 0}
+        algo = parse(resolve("algo", "residual"), options, where="algo")
         self.env, self.algorithm = env, algo.build(problem(env))
         self.explorer = self.algorithm.explorer(env.num_envs, 0)
         self._take = Trajectories(self.explorer, REWARDS["sparse"])
         self._records = steps(env, self.explorer, range(100_000), 0)
         self.done, self.learning_s = 0, 0.0
+        if learner is None:
+            self.algorithm.updates = 1  # the correction is made, as after the first update
 
     def rate(self, total: int) -> float:
         """Return environment steps per second over about `total` of them."""
@@ -132,15 +142,15 @@ class Side:
         return (self.done - before) / (perf_counter() - start_s)
 
 
-def rows_of(name: str, task: str, options: Mapping[str, Any], rounds: int, size: int) -> Row:
+def row(name: str, task: str, learner: Mapping[str, Any] | None, rounds: int, size: int) -> Row:
     """Measure both sides in turns."""
     ours = make_env(f"robosuite/{task}", ROWS, {"max_steps": EPISODE})
     peer = Peer(task, ours)
-    sides = [Side(ours, options), Side(peer, options)]
+    sides = [Side(ours, learner), Side(peer, learner)]
     rates: list[list[float]] = [[], []]
     try:
         for side in sides:  # warm up; where there is learning, until it has begun
-            side.rate(side.algorithm.config.warmup + ROWS if options["warmup"] < 10**6 else 4 * side.env.num_envs)
+            side.rate(side.warmup + 4 * side.env.num_envs)
         learned_s, spent = sides[0].learning_s, [0.0, 0.0]
         for _ in range(rounds):
             for number, (side, part) in enumerate(zip(sides, (size, max(2, size // 8)), strict=True)):
@@ -153,19 +163,20 @@ def rows_of(name: str, task: str, options: Mapping[str, Any], rounds: int, size:
         peer.close()
     mine, theirs = (median(values) for values in rates)
     note = f"{task}, {ROWS} rows, against AsyncVectorEnv({PROCESSES}), {rounds} rounds"
-    return Row(name, "steps/s", mine, theirs, mine / theirs, note + (f", learner {share:.0%} of ours" if share else ""))
+    return Row(
+        name, "steps/s", mine, theirs, mine / theirs, note + (f", learner {share:.0%} of ours" if learner else "")
+    )
 
 
 def main(options: Options) -> None:
     """Run all rows and print them."""
     rounds, size = (2, 512) if options.quick else (9, 2048)
-    never = {"warmup": 10**6}
-    learn = {"warmup": 1000}
+    published = compose_config("rl", Arguments(overrides=("experiment=rl/lift_residual",)))["algo"]
     finish(
         [
-            rows_of("collect_lift", "Lift", never, rounds, size),
-            rows_of("collect_square", "NutAssemblySquare", never, rounds, size),
-            rows_of("collect_learn", "NutAssemblySquare", learn, rounds, size // 2),
+            row("collect_lift", "Lift", None, rounds, size),
+            row("collect_square", "NutAssemblySquare", None, rounds, size),
+            row("collect_learn", "NutAssemblySquare", published, rounds, size // 2),
         ],
         options,
     )

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robolearn.errors import ConfigError
+from robolearn.rl.networks import Standardised
 
 __all__ = ["CriticConfig", "Ensemble", "EnsembleLinear", "hl_gauss"]
 
@@ -58,13 +59,14 @@ class EnsembleLinear(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """Q(x) of E heads: linear, layer norm, ReLU, …, one value or `bins` logits."""
+    """Q(x) of E heads on standardised inputs: linear, layer norm, ReLU, …, one value or `bins` logits."""
 
     centres: Tensor
 
     def __init__(self, config: CriticConfig, inputs: int):
         super().__init__()
         self.config = config
+        self.inputs = Standardised(inputs)
         sizes = [inputs, *[config.width] * config.depth]
         self.hidden = nn.ModuleList(EnsembleLinear(config.heads, a, b) for a, b in pairwise(sizes))
         self.outputs = EnsembleLinear(config.heads, config.width, config.bins if config.value == "hl_gauss" else 1)
@@ -74,7 +76,7 @@ class Ensemble(nn.Module):
     def forward(self, x: Tensor, heads: Tensor | None = None) -> Tensor:
         """Return the outputs [E,B,·] for vectors [B,I]; `heads` picks some."""
         count = self.config.heads if heads is None else len(heads)
-        y = x.expand(count, *x.shape)
+        y = self.inputs(x).expand(count, *x.shape)
         for layer in self.hidden:
             y = layer(y, heads)
             y = F.relu(F.layer_norm(y, y.shape[-1:]))  # no scale and shift: the next layer has them

@@ -17,10 +17,19 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Trained:
-    """A module, AdamW over what of it is trainable, and its exact state under one name."""
+    """A module, AdamW over what of it is trainable, a slow copy if `tau` > 0, and its exact state under one name."""
 
-    def __init__(self, name: str, module: nn.Module, rate: float, weight_decay: float = 0.0, clip_norm: float = 10.0):
-        self.name, self.module, self._clip = name, module, clip_norm
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        rate: float,
+        weight_decay: float = 0.0,
+        clip_norm: float = 10.0,
+        tau: float = 0.0,
+    ):
+        self.name, self.module, self._clip, self._tau = name, module, clip_norm, tau
+        self.slow = copy.deepcopy(module).requires_grad_(False) if tau else module
         self._parameters = {key: value for key, value in module.named_parameters() if value.requires_grad}
         self._optimizer: Any = torch.optim.AdamW(
             self._parameters.values(), lr=rate, weight_decay=weight_decay, fused=True
@@ -38,10 +47,16 @@ class Trained:
                 do="lower its learning rate",
             )
         self._optimizer.step()
+        if self._tau:
+            torch._foreach_lerp_(
+                list(self.slow.parameters()), [p.detach() for p in self.module.parameters()], self._tau
+            )
 
     def state(self) -> dict[str, Tensor]:
-        """Return weights and moments."""
+        """Return weights, their slow copy and moments."""
         found = {f"{self.name}/weights/{key}": value.detach() for key, value in self.module.state_dict().items()}
+        if self._tau:
+            found |= {f"{self.name}/slow/{key}": value for key, value in self.slow.state_dict().items()}
         for key, value in self._parameters.items():
             for kind, entry in self._optimizer.state.get(value, {}).items():
                 found[f"{self.name}/{kind}/{key}"] = entry
@@ -49,14 +64,19 @@ class Trained:
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Bring back what `state` held."""
-        own = self.module.state_dict()
-        weights = {key: state[f"{self.name}/weights/{key}"] for key in own if f"{self.name}/weights/{key}" in state}
-        check_weights(own, weights)
-        self.module.load_state_dict(weights)
+        self._load(state, "weights", self.module)
+        if self._tau:
+            self._load(state, "slow", self.slow)
         for key, value in self._parameters.items():
             if f"{self.name}/step/{key}" in state:
                 moments = {kind: state[f"{self.name}/{kind}/{key}"].clone() for kind in ("step", *_MOMENTS)}
                 self._optimizer.state[value] = moments
+
+    def _load(self, state: Mapping[str, Tensor], kind: str, module: nn.Module) -> None:
+        own, prefix = module.state_dict(), f"{self.name}/{kind}/"
+        weights = {key: state[f"{prefix}{key}"] for key in own if f"{prefix}{key}" in state}
+        check_weights(own, weights)
+        module.load_state_dict(weights)
 
 
 class Critics:
@@ -73,10 +93,10 @@ class Critics:
         tau: float,
         bounds: tuple[float, float] | None = None,
     ):
-        self.config, self._tau, self._bounds = config, tau, bounds
+        self.config, self._bounds = config, bounds
         self.online = config.build(inputs)
-        self.target = copy.deepcopy(self.online).requires_grad_(False)
-        self._trained = Trained("critics", self.online, rate)
+        self._trained = Trained("critics", self.online, rate, tau=tau)
+        self.target: Any = self._trained.slow
 
     def update(
         self, x: Tensor, reward: Tensor, discount: Tensor, following: Tensor, extra: Tensor | float = 0.0
@@ -90,8 +110,6 @@ class Critics:
             target = target.clamp(*self._bounds)
         loss, value = self.online.loss(x, target)
         self._trained.step(loss + extra)
-        own = [p.detach() for p in self.online.parameters()]
-        torch._foreach_lerp_(list(self.target.parameters()), own, self._tau)
         return {"critic_loss": loss.detach(), "value": value}
 
     def draw(self) -> Tensor:
@@ -108,13 +126,8 @@ class Critics:
 
     def state(self) -> dict[str, Tensor]:
         """Return everything `restore` needs."""
-        slow = {f"critics/target/{key}": value for key, value in self.target.state_dict().items()}
-        return {**self._trained.state(), **slow}
+        return self._trained.state()
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Bring back what `state` held."""
         self._trained.restore(state)
-        prefix = "critics/target/"
-        slow = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        check_weights(self.target.state_dict(), slow)
-        self.target.load_state_dict(slow)

@@ -7,15 +7,15 @@ from robolearn.contracts import Batch
 from robolearn.errors import SpecError
 from robolearn.spec import Spec
 
-__all__ = ["flat_state", "mlp", "state_size"]
+__all__ = ["Standardised", "flat_state", "mlp", "standardise", "state_size"]
 
-_FAR = 5.0  # deviations: learning visits states that no demonstration did
+_FAR = 5.0  # deviations
 
 
 def flat_state(batch: Batch, spec: Spec) -> Tensor:
-    """Return the newest normalised signals [B,D] of histories [B,T,…], in the order of the spec, clipped to ±5."""
+    """Return the newest normalised signals [B,D] of histories [B,T,…], in the order of the spec."""
     parts = [batch[key][:, -1].flatten(1) for key in _signals(spec)]
-    return torch.cat(parts, 1).clamp(-_FAR, _FAR)
+    return torch.cat(parts, 1)
 
 
 def state_size(spec: Spec) -> int:
@@ -26,13 +26,46 @@ def state_size(spec: Spec) -> int:
     return sum(torch.Size(spec.observations[key].shape).numel() for key in signals)
 
 
+class Standardised(nn.Module):
+    """Inputs [B,I] in deviations of what was visited, cut at ±5; before `fit`, as they come.
+
+    A few demonstrations vary in little: by their statistics most states that learning visits are far away, and
+    look the same.
+    """
+
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(self, inputs: int):
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(inputs))
+        self.register_buffer("spread", torch.ones(inputs))
+
+    def fit(self, visited: Tensor) -> None:
+        """Take the statistics of states [n,D] for the first D inputs; what never changed keeps its scale."""
+        spread = visited.std(0)
+        self.centre[: len(spread)] = visited.mean(0)
+        self.spread[: len(spread)] = torch.where(spread > 1e-6, spread, torch.ones_like(spread))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x - self.centre) / self.spread).clamp(-_FAR, _FAR)
+
+
+def standardise(visited: Tensor, *modules: nn.Module) -> None:
+    """Fit the inputs of all networks in `modules` to visited states [n,D]."""
+    for module in modules:
+        for part in module.modules():
+            if isinstance(part, Standardised):
+                part.fit(visited)
+
+
 def mlp(inputs: int, width: int, depth: int, outputs: int) -> nn.Sequential:
-    """Return `depth` hidden layers with layer norm; the last layer begins near zero."""
-    layers: list[nn.Module] = []
+    """Return `depth` hidden layers with layer norm on standardised inputs; the last layer begins at zero."""
+    layers: list[nn.Module] = [Standardised(inputs)]
     for size in [inputs, *[width] * (depth - 1)]:
         layers += [nn.Linear(size, width), nn.LayerNorm(width), nn.ReLU()]
     last = nn.Linear(width, outputs)
-    nn.init.uniform_(last.weight, -1e-3, 1e-3)
+    nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     return nn.Sequential(*layers, last)
 

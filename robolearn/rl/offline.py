@@ -81,6 +81,9 @@ class WeightedCloning(FromData):
     def policy(self) -> tuple[Mapping[str, Any], nn.Module]:
         return self.problem.clone.config["policy"], self.net
 
+    def networks(self) -> tuple[nn.Module, ...]:
+        return self.values.networks
+
     def parts(self) -> tuple[Trained | Critics, ...]:
         return self.actor, self.values.critics, self.values.value
 
@@ -121,6 +124,9 @@ class FlowQ(FromData):
 
     def policy(self) -> tuple[Mapping[str, Any], nn.Module]:
         return self._plain, self.net
+
+    def networks(self) -> tuple[nn.Module, ...]:
+        return self.net.actor, *self.values.networks
 
     def parts(self) -> tuple[Trained | Critics, ...]:
         return self.actor, self.values.critics

@@ -1,5 +1,6 @@
 """What off-policy algorithms that act in every step share: rings, critics, one explorer, the schedule of updates."""
 
+import copy
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from robolearn.rl.algorithm import Problem, improved
 from robolearn.rl.collect import Notes, Trajectory
 from robolearn.rl.critics import CriticConfig
 from robolearn.rl.learning import Critics, Trained
+from robolearn.rl.networks import standardise
 from robolearn.rl.replay import Replay, symmetric, transitions
 from robolearn.rollout import PolicyController
 from robolearn.seeding import derive_seed, generator
@@ -33,7 +35,8 @@ class OffPolicyConfig:
     After the first `warmup` environment steps each one is followed by `updates` critic updates; past the
     first `actor_after` of them the actor learns in every `actor_every`th. Half of a batch are
     demonstrations and, with `keep_successes`, what succeeded since. `penalty` weighs the squared
-    deviation from the clone's action: while values say little, nothing moves.
+    deviation from the clone's action: while values say little, nothing moves. Targets ask, and what is
+    deployed is, a moving average of the actor, as slow as the critics' targets (`tau`).
     """
 
     width: int = 256  # of the actor
@@ -47,6 +50,7 @@ class OffPolicyConfig:
     actor_every: int = 2
     actor_after: int = 500
     penalty: float = 0.02
+    penalty_decay: float = 0.0  # the n-th update weighs it penalty / (1 + penalty_decay · n)
     keep_successes: bool = True
     actor_rate: float = 1e-4
     critic_rate: float = 3e-4
@@ -67,7 +71,8 @@ class OffPolicyConfig:
 class OffPolicy:
     """An `Algorithm` whose policy has `propose(state, action)`; subclasses say what is learned from a batch.
 
-    `plain` are the options of the deployed policy; its actor is what learns.
+    `plain` are the options of the deployed policy. The actor of `net` learns and explores; `slow` has its
+    moving average and is deployed.
     """
 
     def __init__(self, config: OffPolicyConfig, problem: Problem, plain: Mapping[str, Any]):
@@ -76,7 +81,9 @@ class OffPolicy:
         options = configure("policy", plain, "policy")
         self.net: Any = improved(options.build(problem.inner), problem.clone)
         self.net.low[:], self.net.high[:] = problem.bounds
-        self.actor = Trained("actor", self.net.actor, config.actor_rate)
+        self.actor = Trained("actor", self.net.actor, config.actor_rate, tau=config.tau)
+        self.slow: Any = copy.deepcopy(self.net, {id(self.net.base): self.net.base})
+        self.slow.actor = self.actor.slow
         inputs = problem.state_size + problem.spec.action.dim
         self.critics = Critics(config.critics, inputs, config.critic_rate, config.tau, problem.returns)
         self.online, self.recorded = Replay(config.replay), Replay(config.replay)
@@ -105,6 +112,8 @@ class OffPolicy:
     def update(self, steps: int, round_over: bool) -> Mapping[str, float]:
         sums: dict[str, Tensor] = {}
         before = self.updates
+        if not before and len(self.online) and steps > self.config.warmup:
+            self._standardise()
         while len(self.online) and self.updates < (steps - self.config.warmup) * self.config.updates:
             for name, value in self._update().items():
                 sums[name] = sums[name] + value if name in sums else value
@@ -112,7 +121,7 @@ class OffPolicy:
         return {name: float(value) / (self.updates - before) for name, value in sums.items()}
 
     def policy(self) -> tuple[Mapping[str, Any], nn.Module]:
-        return self._plain, self.net
+        return self._plain, self.slow
 
     def state(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
         rings = self.online.state("online") | self.recorded.state("recorded")
@@ -133,6 +142,11 @@ class OffPolicy:
         rows = transitions(trajectory, self.config.gamma, self.config.n_step)
         return rows | {"action": self.scaled(rows["action"])}
 
+    def _standardise(self) -> None:
+        """Let actor and critics see states in deviations of what the warm-up visited."""
+        visited = torch.cat([replay.column("state") for replay in (self.online, self.recorded) if len(replay)])
+        standardise(visited, self.net.actor, self.slow.actor, self.critics.online, self.critics.target)
+
     def _update(self) -> dict[str, Tensor]:
         config, seed, number = self.config, self.problem.seed, self.updates
         reseed(derive_seed(seed, "update", number), _CPU)
@@ -145,7 +159,8 @@ class OffPolicy:
         if number >= config.actor_after and number % config.actor_every == 0:
             action, away = self.learned(batch["state"], batch["base"])
             value = self.critics.mean(torch.cat([batch["state"], action], -1))
-            self.actor.step(config.penalty * away.square().mean() - value.mean())
+            penalty = config.penalty / (1 + config.penalty_decay * number)
+            self.actor.step(penalty * away.square().mean() - value.mean())
         return metrics
 
 

@@ -24,7 +24,7 @@ from robolearn.rl.chunks import ChunkExplorer, chunk_transitions, cloning_batch,
 from robolearn.rl.collect import Trajectory
 from robolearn.rl.critics import CriticConfig
 from robolearn.rl.learning import Trained
-from robolearn.rl.networks import flat_state
+from robolearn.rl.networks import flat_state, standardise
 from robolearn.rl.replay import Replay
 from robolearn.seeding import derive_seed, generator
 
@@ -158,6 +158,8 @@ class PolicyGradient:
         ends = self.problem.encode(_join([window_of(t, np.array([len(t)])) for t in seen]))
         noise = np.concatenate([t.notes["noise"][d.step] for t, d in zip(seen, found, strict=True)])
         state = flat_state(obs, self.problem.inner)
+        if not self.rounds:
+            standardise(state, self.values)
         with torch.no_grad():
             chain = self.chain.run(obs, torch.from_numpy(noise))
             log_prob = self._log_prob(obs, chain)

@@ -41,6 +41,10 @@ class Replay:
         where = torch.as_tensor(index)
         return {key: ring.index_select(0, where) for key, ring in self._rings.items()}
 
+    def column(self, key: str) -> Tensor:
+        """Return one value of all rows [n,…]."""
+        return self._rings[key][: self._size]
+
     def state(self, prefix: str) -> dict[str, Tensor]:
         """Return everything `restore` needs, under names that begin with `prefix`."""
         rings = {f"{prefix}/rows/{key}": ring[: self._size].clone() for key, ring in self._rings.items()}

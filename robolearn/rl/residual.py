@@ -42,7 +42,7 @@ class Residual(OffPolicy):
         super().__init__(config, problem, {"name": "residual", "base": problem.clone.config["policy"], **options})
 
     def following(self, state: Tensor, base: Tensor, noise: Tensor) -> Tensor:
-        action = (self.net.propose(state, base) + noise).clamp(-1, 1)
+        action = (self.slow.propose(state, base) + noise).clamp(-1, 1)
         return self.critics.least(torch.cat([state, action], -1))
 
     def learned(self, state: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:

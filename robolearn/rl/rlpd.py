@@ -35,19 +35,23 @@ class RLPD(OffPolicy):
     def __init__(self, config: RLPDConfig, problem: Problem):
         options = {"width": config.width, "depth": config.depth, "critics": to_dict(config.critics)}
         super().__init__(config, problem, {"name": "chosen", "base": problem.clone.config["policy"], **options})
-        self.net.critics = self.critics.online  # what is deployed chooses by what was learned
+        self.net.critics, self.slow.critics = self.critics.online, self.critics.target
 
     def update(self, steps: int, round_over: bool) -> Mapping[str, float]:
         metrics = super().update(steps, round_over)
-        self.net.ready.fill_(float(self.updates > 0))
+        self._ready()
         return metrics
 
     def restore(self, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> None:
         super().restore(tensors, counters)
-        self.net.ready.fill_(float(self.updates > 0))
+        self._ready()
+
+    def _ready(self) -> None:
+        for net in (self.net, self.slow):  # before the first update, what critics say means nothing
+            net.ready.fill_(float(self.updates > 0))
 
     def following(self, state: Tensor, base: Tensor, noise: Tensor) -> Tensor:
-        own = (self.net.own(state) + noise).clamp(-1, 1)
+        own = (self.slow.own(state) + noise).clamp(-1, 1)
         heads = self.critics.draw()
         values = [self.critics.target.value(torch.cat([state, a], -1), heads).amin(0) for a in (own, base)]
         return torch.maximum(*values)

@@ -24,6 +24,7 @@ from robolearn.rl.chunks import ChunkExplorer, decisions, window_of
 from robolearn.rl.collect import Trajectory
 from robolearn.rl.critics import CriticConfig
 from robolearn.rl.learning import Critics, Trained
+from robolearn.rl.networks import standardise
 from robolearn.rl.replay import Replay, symmetric
 from robolearn.seeding import derive_seed, generator
 
@@ -102,6 +103,8 @@ class Steering:
     def update(self, steps: int, round_over: bool) -> Mapping[str, float]:
         sums: dict[str, Tensor] = {}
         before = self.updates
+        if not before and len(self.online) and steps > self.config.warmup:
+            standardise(self.online.column("state"), self.net.actor, self.critics.online, self.critics.target)
         while len(self.online) and self.updates < (steps - self.config.warmup) * self.config.updates:
             for name, value in self._update().items():
                 sums[name] = sums[name] + value if name in sums else value

@@ -82,6 +82,9 @@ class ValueGuided(FromData):
     def policy(self) -> tuple[Mapping[str, Any], nn.Module]:
         return self._plain, self.net
 
+    def networks(self) -> tuple[nn.Module, ...]:
+        return self.values.networks
+
     def parts(self) -> tuple[Trained | Critics, ...]:
         return self.values.critics, self.values.value
 

@@ -20,7 +20,7 @@ from robolearn.rl.chunks import ChunkExplorer, chunk_transitions, executed_rows
 from robolearn.rl.collect import Trajectory
 from robolearn.rl.critics import CriticConfig
 from robolearn.rl.learning import Critics, Trained
-from robolearn.rl.networks import mlp
+from robolearn.rl.networks import mlp, standardise
 from robolearn.rl.replay import Replay, symmetric
 from robolearn.seeding import derive_seed, generator
 
@@ -74,6 +74,10 @@ class FromData:
         """Return the present policy."""
 
     @abstractmethod
+    def networks(self) -> tuple[nn.Module, ...]:
+        """Return what looks at states."""
+
+    @abstractmethod
     def parts(self) -> tuple[Trained | Critics, ...]:
         """Return what is trained."""
 
@@ -93,6 +97,9 @@ class FromData:
     def update(self, steps: int, round_over: bool) -> Mapping[str, float]:
         sums: dict[str, Tensor] = {}
         before = self.updates
+        if not before and len(self.online) and steps > self.config.warmup:
+            visited = torch.cat([replay.column("state") for replay in (self.online, self.recorded) if len(replay)])
+            standardise(visited, *self.networks())
         while len(self.online) and self.updates < (steps - self.config.warmup) * self.config.updates:
             seed, number = self.problem.seed, self.updates
             reseed(derive_seed(seed, "update", number), _CPU)
@@ -125,6 +132,7 @@ class ExpectileValues:
         self.critics = Critics(config.critics, inputs, config.critic_rate, config.tau, problem.returns)
         width, depth = config.critics.width, config.critics.depth
         self.value = Trained("value", mlp(problem.state_size, width, depth, 1), config.critic_rate)
+        self.networks = (self.critics.online, self.critics.target, self.value.module)
 
     def update(self, batch: Rows) -> dict[str, Tensor]:
         """Do one update of both and return detached metrics."""

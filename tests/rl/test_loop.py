@@ -13,8 +13,10 @@ from robolearn.actor import load
 from robolearn.api import make_env
 from robolearn.errors import CheckpointError, ConfigError, DataError, EnvError, SpecError
 from robolearn.evaluation import EvalConfig, evaluate
+from robolearn.registry import configure
 from robolearn.rl import training
 from robolearn.rl.training import compare, curriculum_levels, finetune, parse_rl
+from robolearn.seeding import generator
 
 
 def _lines(folder):
@@ -69,6 +71,21 @@ def test_the_first_checkpoint_acts_as_the_clone_did(plain, clone):
     found = [[o.length for o in evaluate(a, env, EvalConfig(episodes=8, execute=4)).outcomes] for a in (actor, base)]
     env.close()
     assert np.allclose(found[0], found[1], atol=3)
+
+
+def test_a_penalty_that_decays_lets_the_actor_go(problem):
+    away = []
+    for decay in (0.0, 100.0):
+        options = {"penalty": 1e4, "penalty_decay": decay, "warmup": 0, "actor_after": 0, "critics": {"heads": 2}}
+        algorithm = configure("algo", {"name": "residual", **options}, "algo").build(problem)
+        random, size, dim = generator(0, "rows"), problem.state_size, problem.spec.action.dim
+        rows = {key: random.normal(size=(64, size)) for key in ("state", "next_state")}
+        rows |= {key: random.uniform(-0.5, 0.5, (64, dim)) for key in ("action", "base", "next_base")}
+        algorithm.online.add(rows | {"reward": rows["action"][:, 0], "discount": np.zeros(64)})
+        algorithm.update(40, False)
+        state, base = (torch.as_tensor(rows[key], dtype=torch.float32) for key in ("state", "base"))
+        away.append(algorithm.net.residual(state, base).abs().mean().item())
+    assert away[1] > 2 * away[0]
 
 
 def test_outcomes_do_not_depend_on_the_rows(plain):

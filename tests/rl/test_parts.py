@@ -9,6 +9,7 @@ from robolearn.rl.advantages import by_decision, gae, group_advantage, n_step
 from robolearn.rl.collect import Trajectories, Trajectory, demonstrations
 from robolearn.rl.critics import CriticConfig, hl_gauss
 from robolearn.rl.learning import Critics, Trained
+from robolearn.rl.networks import mlp, standardise
 from robolearn.rl.replay import Replay, symmetric, transitions
 from robolearn.rollout import Outcome, StepRecord
 from robolearn.seeding import generator
@@ -238,3 +239,27 @@ def test_demonstrations_are_trajectories_of_an_explorer_that_watched():
     assert dense.reward.tolist() == [0.1, 0.2]
     with pytest.raises(DataError, match="no reward"):
         list(demonstrations(source, _Watches(), source.spec, [0], dense=True))
+
+
+def test_networks_tell_apart_what_the_demonstrations_did_not_vary():
+    state = torch.tensor([[20.0, 3.0], [30.0, 3.0], [40.0, 3.0]])  # deviations of the demonstrations; one constant
+    network, critic = mlp(3, 8, 1, 1), CriticConfig(heads=2).build(3)
+    wide = torch.cat([state, torch.tensor([[0.5], [0.5], [-0.5]])], 1)
+    before = [inputs(wide)[:, 0] for inputs in (network[0], critic.inputs)]
+    assert all(len(column.unique()) == 1 for column in before)  # all cut at 5: what differs looks the same
+    standardise(state, network, critic)
+    for seen in (network[0](wide), critic.inputs(wide)):
+        assert seen[:, 0].tolist() == [-1.0, 0.0, 1.0]
+        assert seen[:, 1].tolist() == [0.0, 0.0, 0.0]
+        assert seen[:, 2].tolist() == [0.5, 0.5, -0.5]  # actions keep their scale
+
+
+def test_the_slow_copy_follows_and_comes_back():
+    trained = Trained("net", torch.nn.Linear(1, 1, bias=False), 0.1, tau=0.5)
+    start = trained.slow.weight.item()
+    trained.step(trained.module(torch.ones(1, 1)).sum())
+    assert trained.slow.weight.item() == pytest.approx((start + trained.module.weight.item()) / 2)
+    again = Trained("net", torch.nn.Linear(1, 1, bias=False), 0.1, tau=0.5)
+    again.restore(trained.state())
+    assert again.slow.weight.item() == trained.slow.weight.item()
+    assert again.module.weight.item() == trained.module.weight.item()
