@@ -121,6 +121,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "normalize_each": "robolearn.data.mixture:NormalizeEach",
         "pad": "robolearn.transforms.actions:Pad",
         "relative_action": "robolearn.transforms.actions:RelativeAction",
+        "reword": "robolearn.transforms.reword:Reword",
         "state_prompt": "robolearn.policies.vla.state_prompt:StatePrompt",
         "tokenize_prompt": "robolearn.transforms.prompt:TokenizePrompt",
     },

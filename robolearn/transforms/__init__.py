@@ -4,6 +4,7 @@ from robolearn.transforms.actions import AbsoluteAction, DeltaAction, Pad, Relat
 from robolearn.transforms.images import ImageToFloat
 from robolearn.transforms.normalize import Normalize
 from robolearn.transforms.pipeline import Pipeline
+from robolearn.transforms.reword import Reword
 from robolearn.transforms.rotation import ConvertRotation, convert_rotation
 from robolearn.transforms.text import EmbedText
 
@@ -17,5 +18,6 @@ __all__ = [
     "Pad",
     "Pipeline",
     "RelativeAction",
+    "Reword",
     "convert_rotation",
 ]
