@@ -1,15 +1,25 @@
 """Perturbations: every axis does what it says, is recorded, and leaves the episode's own draws alone."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 
 from robolearn.api import make_env
 from robolearn.envs.exact.env import PERTURBED
-from robolearn.envs.perturb import AXES
+from robolearn.envs.perturb import _FRAMES, _SYNONYMS, AXES
 from robolearn.errors import ConfigError
 from robolearn.testing import check_env
 
 HOLD = np.array([[0.0, 0.0, 1.0, 0.0, -1.0]])
+
+
+def test_training_never_hears_what_paraphrases_say():
+    config = yaml.safe_load((Path(__file__).parents[2] / "configs/experiment/language_flow.yaml").read_text())
+    (reword,) = [item for item in config["data"]["transforms"] if item["name"] == "reword"]
+    assert not set(reword["frames"]) & set(_FRAMES)
+    assert not {word for group in reword["synonyms"] for word in group} & {said for _, said in _SYNONYMS}
 
 
 def perturbed(levels, rows=2, task="pick_place", **options):
