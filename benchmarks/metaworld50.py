@@ -21,7 +21,7 @@ from robolearn.evaluation import EvalConfig
 from robolearn.files import read_json
 from robolearn.intervals import wilson
 
-NAMES = ("metaworld50_flow",)
+NAMES = ("metaworld50_flow", "metaworld50_meanflow")
 # The groups of Seo et al. 2022 (arXiv 2206.14244); what is not named here is easy.
 GROUPS = {
     "medium": "basketball bin-picking box-close coffee-pull coffee-push hammer peg-insert-side push-wall soccer sweep "
