@@ -8,9 +8,9 @@ through the ring ten times a second, the executor and the safety filter with its
 noise. `--realtime N` runs the first N episodes with twin and executor as processes, too, on the machine's own clock.
 
 The policy is cloned from the task's scripted expert, whose targets are slowed down to `--pace` [m/s]: the tool of a
-real arm may move at 0.25 m/s, and what a policy has never seen it do faster, it does not ask for. The expert itself
-moves the tool at up to 0.6 m/s, its joint targets at up to 1.5 times the arm's own speed limits; through limits that
-hold, a policy cloned from that sees an arm slower than any it has learned from.
+real arm may move at 0.25 m/s, and what a policy has never seen it do faster, it does not ask for. A policy cloned
+from the expert as it is moves the tool at up to 0.6 m/s and its joint targets at up to 1.5 times the speed limits of
+the joints; behind limits that hold, it sees an arm slower than any it has learned from, and succeeds less often.
 
 The demonstrations, the policy and the outcomes stay in DIR; after `--minutes` the run ends and the next one goes on.
 """
