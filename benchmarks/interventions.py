@@ -5,12 +5,12 @@
 A stand-in for the human (`Helper`) teleoperates through the same jog, executor and safety filter as a person
 would. It demonstrates a few episodes, too few; a policy is cloned from them. In every round the policy acts on the
 twin; when it makes no progress the helper rewinds, corrects and hands back. The policy is trained anew on all
-episodes so far, with the corrections counting for half of the loss (Sirius) and unweighted. The other arms of the
-comparison get plain demonstrations instead: as many steps of the human's as the corrections took, and as many
+episodes so far, with the corrections counting for half of the loss (Sirius), unweighted, and from the human's steps
+alone. The other arms of the comparison get plain demonstrations instead: as many steps of the human's as the corrections took, and as many
 episodes. Success is counted without help, in the simulated task, on seeds that nothing else uses.
 
-The first policy is so poor that most of what it does by itself is no example: those steps keep a share of the loss
-in both ways of learning from corrections, and plain demonstrations are worth more.
+The first policy is so poor that most of what it does by itself is no example: where those steps keep a share of the
+loss, plain demonstrations are worth more.
 
 What is done is kept in DIR; a run begins no new part after `--minutes`, and the next one goes on from there.
 """
@@ -289,6 +289,8 @@ def measure(parts: Parts, options: Options) -> list[Row]:
         weights = {"share": 0.5, "before_s": 2.0}
         policy = learn(f"round{number}_weighted", corrected, weights, f"{each} more rollouts: {said}")
         learn(f"round{number}_unweighted", corrected, None, "the same")
+        alone = {**weights, "policy": 0.0, "rewind": 0.0}
+        learn(f"round{number}_human_alone", corrected, alone, "the same, steps of the policy and rewinds left out")
         for name, data, added in (("human_steps", by_steps, fewer), ("episodes", by_episodes, more)):
             note = f"{added['episodes']} more demonstrations, {added['human_steps']} human steps"
             learn(f"round{number}_demonstrations_equal_{name}", data, None, note)

@@ -1,8 +1,7 @@
 """Weighted cloning of a policy's own rollouts that a human corrected (Sirius, arXiv 2211.08416).
 
-Recorded steps say who acted: 0 the policy, anything else the human (correcting, or rewinding what the policy
-had done: the recoveries of RaC, arXiv 2509.07953). An episode in which the policy never acts is a
-demonstration.
+Recorded steps say who acted: 0 the policy, 1 the human, 2 the human rewinding what the policy had done (the
+recoveries of RaC, arXiv 2509.07953). An episode in which the policy never acts is a demonstration.
 """
 
 from collections.abc import Sequence
@@ -15,21 +14,29 @@ from robolearn.errors import ConfigError
 
 __all__ = ["InterventionWeights", "intervention_weights"]
 
+_POLICY, _REWIND = 0, 2
+
 
 @dataclass(frozen=True)
 class InterventionWeights:
     """How steps count: the human's in rollouts make up `share` of the loss, what led to them counts for nothing.
 
-    `before_s` is how long before a human took over the policy was going wrong.
+    `before_s` is how long before a human took over the policy was going wrong. `policy` weighs what it did by itself
+    otherwise, against demonstrations, and `rewind` the way back, against other steps of the human: 0 where the policy
+    is too poor to be an example.
     """
 
     share: float = 0.5
     before_s: float = 1.0
+    policy: float = 1.0
+    rewind: float = 1.0
     key: str = "intervention"
 
     def __post_init__(self):
-        if not (0 < self.share < 1 and self.before_s >= 0):
-            raise ConfigError("Weights of interventions are out of range.", found=self, expected="0 < share < 1")
+        if not (0 < self.share < 1 and min(self.before_s, self.policy, self.rewind) >= 0):
+            raise ConfigError(
+                "Weights of interventions are out of range.", found=self, expected="0 < share < 1, others >= 0"
+            )
 
 
 def intervention_weights(source: EpisodeSource, episodes: Sequence[int], options: InterventionWeights) -> np.ndarray:
@@ -40,15 +47,17 @@ def intervention_weights(source: EpisodeSource, episodes: Sequence[int], options
     parts, human = [], []
     before = round(options.before_s * source.spec.rate_hz)
     for episode in episodes:
-        acted = np.asarray(source.read(episode, [options.key])[options.key]).reshape(-1) != 0
+        who = np.asarray(source.read(episode, [options.key])[options.key]).reshape(-1)
+        acted = who != _POLICY
         takeovers = np.flatnonzero(acted[1:] & ~acted[:-1]) + 1
-        weight = np.ones(len(acted))
+        weight = np.select([who == _POLICY, who == _REWIND], [options.policy, options.rewind], 1.0)
         for step in takeovers:
             weight[max(step - before, 0) : step] *= acted[max(step - before, 0) : step]
         parts.append(weight)
         human.append(acted & ~acted.all())
     weights, corrections = np.concatenate(parts), np.concatenate(human)
     rest = float(weights[~corrections].sum())
-    if corrections.any() and rest > 0:
-        weights[corrections] *= options.share / (1 - options.share) * rest / corrections.sum()
+    theirs = float(weights[corrections].sum())
+    if theirs > 0 and rest > 0:
+        weights[corrections] *= options.share / (1 - options.share) * rest / theirs
     return (weights / weights.mean()).astype(np.float32)

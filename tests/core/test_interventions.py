@@ -41,6 +41,16 @@ def test_what_a_human_did_before_another_takeover_still_counts():
     assert found[[2, 3, 5]].sum() == pytest.approx(0.4 * found.sum())
 
 
+def test_a_poor_policy_and_the_way_back_may_count_for_nothing():
+    demonstration, rollout = [1] * 6, [0, 0, 0, 0, 2, 2, 1, 1, 0]
+    found = weights(demonstration, rollout, share=0.25, before_s=0.2, policy=0.0, rewind=0.0)
+    assert np.flatnonzero(found).tolist() == [*range(6), 12, 13]
+    assert found[[12, 13]].sum() == pytest.approx(0.25 * found.sum())
+    half = weights(demonstration, rollout, share=0.5, before_s=0.2, policy=0.5, rewind=0.5)
+    assert half[6] == pytest.approx(0.5 * half[0])
+    assert half[10] == pytest.approx(0.5 * half[12])
+
+
 def test_demonstrations_alone_count_alike():
     assert weights([1, 1, 1], [1, 1]).tolist() == [1] * 5
     assert weights([0, 0, 0]).tolist() == [1] * 3
@@ -51,6 +61,8 @@ def test_nonsense_is_refused():
         InterventionWeights(share=1.0)
     with pytest.raises(ConfigError, match="out of range"):
         InterventionWeights(before_s=-1.0)
+    with pytest.raises(ConfigError, match="out of range"):
+        InterventionWeights(policy=-0.1)
 
 
 def test_weights_reach_the_gradient():
