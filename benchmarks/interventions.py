@@ -6,8 +6,9 @@ A stand-in for the human (`Helper`) teleoperates through the same jog, executor 
 would. It demonstrates a few episodes, too few; a policy is cloned from them. In every round the policy acts on the
 twin; when it makes no progress the helper rewinds, corrects and hands back. The policy is trained anew on all
 episodes so far, with the corrections counting for half of the loss (Sirius), unweighted, and from the human's steps
-alone. The other arms of the comparison get plain demonstrations instead: as many steps of the human's as the corrections took, and as many
-episodes. Success is counted without help, in the simulated task, on seeds that nothing else uses.
+alone. The other arms of the comparison get plain demonstrations instead: as many steps of the human's as the
+corrections took, and as many episodes. Success is counted without help, in the simulated task, on seeds that nothing
+else uses.
 
 The first policy is so poor that most of what it does by itself is no example: where those steps keep a share of the
 loss, plain demonstrations are worth more.
