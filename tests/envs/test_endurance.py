@@ -1,6 +1,6 @@
 """Many rows, many resets: the same bits for any threads, order and process, and memory that stays.
 
-As a script it writes the digests of one environment, for the process that compares them.
+As a script it writes the digests of one environment, or what it holds, for the process that compares them.
 """
 
 import hashlib
@@ -50,29 +50,37 @@ def test_the_same_bits_for_any_threads_order_and_process(name, count):
     for threads in (2, 4):
         assert digests(name, count, threads, seeds) == reference
     assert digests(name, count // 4, 2, seeds[::-1]) == reference
-    command = [sys.executable, __file__, json.dumps([name, count // 2, 4, seeds])]
+    assert elsewhere("digests", name, count // 2, 4, seeds) == reference
+
+
+def elsewhere(work, *arguments):
+    """Return what a function of this file returns in a process of its own."""
+    command = [sys.executable, __file__, work, json.dumps(arguments)]
     other = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
-    assert json.loads(other.stdout.splitlines()[-1]) == reference
+    return json.loads(other.stdout.splitlines()[-1])
 
 
-def memory_mb():
-    """Return the memory that this process holds [MB]."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+def memory(name, thousands):
+    """Return the memory that the process holds [MB] after every thousand resets."""
+    env = make_env(name, 10)
+    held = []
+    for thousand in range(thousands):
+        for first in range(100):
+            env.reset(seed=[1000 * thousand + 10 * first + row for row in range(10)])
+            env.step(np.zeros((10, env.spec.action.dim)))
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        held.append(pages * resource.getpagesize() / 1e6)
+    env.close()
+    return held
 
 
 @LONG
 @pytest.mark.parametrize("name", [*NAMES, "pusht", "gym/Pendulum-v1"])
 def test_ten_thousand_resets_leave_memory_as_it_was(name):
-    env = make_env(name, 10)
-    held = []
-    for thousand in range(12):
-        for first in range(100):
-            env.reset(seed=[1000 * thousand + 10 * first + row for row in range(10)])
-            env.step(np.zeros((10, env.spec.action.dim)))
-        held.append(memory_mb())
-    env.close()
+    held = elsewhere("memory", name, 12)
     assert (held[-1] - held[1]) / 10 < 1.0, held  # MB per 1,000, after 2,000 that warm up
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(digests(*json.loads(sys.argv[1]))) + "\n")
+    found = {"digests": digests, "memory": memory}[sys.argv[1]](*json.loads(sys.argv[2]))
+    sys.stdout.write(json.dumps(found) + "\n")
