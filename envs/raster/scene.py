@@ -6,8 +6,9 @@ import mujoco
 import numpy as np
 
 from robolearn.envs.raster import shapes
-from robolearn.envs.raster.shading import LANE, LIGHT
+from robolearn.envs.raster.shading import LIGHT
 from robolearn.envs.raster.simplify import share_faces
+from robolearn.envs.raster.texturing import LANE
 from robolearn.envs.raster.visibility import OPAQUE, Scene
 
 __all__ = ["build_scene", "geom_rgba", "light_table", "static_geoms"]

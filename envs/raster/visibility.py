@@ -39,7 +39,7 @@ class Scene(NamedTuple):
     part_lit: np.ndarray  # [N,4] emission, specular, shininess exponent, light every pixel (else corners)
     part_texture: np.ndarray  # [N] texture number or -1
     part_plane: np.ndarray  # [N] 1 plane, 2 endless plane, else 0
-    texels: np.ndarray  # [X] red, green, blue 0..255 in lanes of `shading.LANE` bits
+    texels: np.ndarray  # [X] red, green, blue 0..255 in lanes of `texturing.LANE` bits
     texture: np.ndarray  # [T,3] kind (0 flat, 1 cube), faces, levels
     level: np.ndarray  # [T,L,3] first texel, width, height
     skybox: int  # texture number or -1
