@@ -86,6 +86,6 @@ def test_weights_reach_the_gradient():
     learner = Learner(policy, TrainConfig(steps=1, precision="fp32"), 0, torch.device("cpu"))
     loss, _ = learner.losses(batch)
     expected = (policy.loss(batch)[0].detach() * batch["weight"]).mean()
-    assert float(loss) == pytest.approx(float(expected))
+    assert float(loss.detach()) == pytest.approx(float(expected))
     del batch["weight"]
-    assert float(learner.losses(batch)[0]) == pytest.approx(float(policy.loss(batch)[0].mean()))
+    assert float(learner.losses(batch)[0].detach()) == pytest.approx(float(policy.loss(batch)[0].mean().detach()))
