@@ -17,6 +17,7 @@ from robolearn.hardware.record import HUMAN, EpisodeWriter, Recorded
 from robolearn.hardware.ros_robot import PROTECTION
 from robolearn.hardware.sessions import MOVING, Session, SinkOpener, open_session, recording, show
 from robolearn.hardware.teleop import Device, Jog
+from robolearn.hardware.transport import SENSOR
 from robolearn.registry import resolve
 from robolearn.rollout import episode_seed
 
@@ -43,7 +44,9 @@ def check(config: RobotConfig, seconds: float = 2.0) -> dict[str, Any]:
     try:
         robot = make_ros_robot(config, transport)
         robot.connect()
-        cameras = {name: transport.subscriber(f"/{name}/image_raw", "sensor_msgs/msg/Image") for name in config.cameras}
+        cameras = {
+            name: transport.subscriber(f"/{name}/image_raw", "sensor_msgs/msg/Image", SENSOR) for name in config.cameras
+        }
         states = transport.subscriber(config.ros.state_topic, "sensor_msgs/msg/JointState")
         arrivals, stamps, pictures = [], [], dict.fromkeys(cameras, 0)
         end = time.monotonic() + seconds

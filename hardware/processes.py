@@ -132,6 +132,8 @@ def run_twin_process(options: Mapping[str, Any]) -> None:
         seed=twin.seed,
     )
     stage, requests = Twin(scene, transport, names), _Requests()
+    for camera in config.cameras:
+        scene.image(camera)  # a fresh install compiles here, not while someone waits for joint states
     _say({"ready": True, "dt_s": scene.dt_s})
 
     def keep_running() -> bool:
