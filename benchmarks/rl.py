@@ -26,7 +26,7 @@ from robolearn.cli.compose import compose_config
 from robolearn.config import parse, to_dict
 from robolearn.contracts import Observations, VectorEnv
 from robolearn.evaluation import EvalConfig
-from robolearn.registry import resolve
+from robolearn.registry import configure
 from robolearn.rl.algorithm import Problem
 from robolearn.rl.collect import REWARDS, Trajectories
 from robolearn.rollout import steps
@@ -101,7 +101,7 @@ class Peer:
 
 def problem(env: VectorEnv) -> Problem:
     """Return an untrained clone of the published size: speed does not depend on what it learned."""
-    config = parse(resolve("policy", "flow"), CLONE, where="policy")
+    config = configure("policy", CLONE, "policy")
     raw = env.spec.select(KEYS)
     pipeline = Pipeline.from_plain([{"name": "normalize", "modes": {"*": "identity"}}]).bind(raw)
     torch.manual_seed(0)
@@ -120,7 +120,7 @@ class Side:
     def __init__(self, env: VectorEnv, learner: Mapping[str, Any] | None):
         self.warmup = env.num_envs * EPISODE if learner else 0
         options = {"name": "residual", **(learner or {}), "warmup": self.warmup or NEVER, "actor_after": 0}
-        algo = parse(resolve("algo", "residual"), options, where="algo")
+        algo = configure("algo", options, "algo")
         self.env, self.algorithm = env, algo.build(problem(env))
         self.explorer = self.algorithm.explorer(env.num_envs, 0)
         self._take = Trajectories(self.explorer, REWARDS["sparse"])

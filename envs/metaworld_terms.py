@@ -12,13 +12,13 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from robolearn.envs.exact.plan import Record
+from robolearn.envs.exact.quaternions import wxyz_to_xyzw
 
 __all__ = ["NATIVE", "Scene", "Terms", "record_of"]
 
 _BODIES = ("hand", "rightclaw", "leftclaw", "leftpad", "rightpad")
 _SITES = ("rightEndEffector", "leftEndEffector")
 _OBJECT_WIDTH = 14
-_XYZW = [1, 2, 3, 0]  # of a quaternion wxyz
 _PER_EPISODE = (
     "obj_init_pos", "init_tcp", "hand_init_pos", "peg_head_pos_init", "window_handle_pos_init",
 )  # fmt: skip
@@ -77,7 +77,7 @@ class Scene:
             geom = self.model.geom(name)
             w, x, y, z = geom.quat
             times = np.array([[w, x, y, z], [-x, w, -z, y], [-y, z, w, -x], [-z, -y, x, w]])
-            self.geoms[name] = geom.pos.copy(), times[:, _XYZW]
+            self.geoms[name] = geom.pos.copy(), wxyz_to_xyzw(times)
         return self.geoms[name]
 
     def site(self, name: str) -> np.ndarray:
@@ -177,7 +177,7 @@ def _geom_of(body: str, name: str, at_body: bool) -> Callable[[Scene], tuple[np.
         offset_m, turn = scene.geom(name)
         position, quat = scene.body(body), scene.body_quat(body)
         if not at_body:
-            position = position + Rotation.from_quat(quat[:, _XYZW]).apply(offset_m)
+            position = position + Rotation.from_quat(wxyz_to_xyzw(quat)).apply(offset_m)
         turned = quat @ turn
         largest = turned[np.arange(len(turned)), np.abs(turned).argmax(1)]
         return position, turned * np.sign(largest)[:, None]  # the sign that a conversion from a matrix gives

@@ -8,11 +8,12 @@ from robolearn.contracts import Actor
 from robolearn.errors import HardwareError
 from robolearn.hardware.deploy import RobotConfig
 from robolearn.hardware.observe import Reading
-from robolearn.hardware.record import HUMAN, POLICY, REWIND, EpisodeWriter, Recorded
+from robolearn.hardware.record import EpisodeWriter, Recorded
 from robolearn.hardware.safety import Mode
 from robolearn.hardware.sessions import MOVING, Session, SinkOpener, open_session, recording, show
 from robolearn.hardware.teleop import Device, Jog, Twist
 from robolearn.hardware.worker import PolicyWorker
+from robolearn.interventions import HUMAN, POLICY, REWIND
 from robolearn.rollout import Continuity, episode_seed
 
 __all__ = ["rollout"]

@@ -13,11 +13,12 @@ from robolearn.hardware.deploy import RobotConfig, make_ros_robot, open_transpor
 from robolearn.hardware.limits import limits_of
 from robolearn.hardware.looking import calibrate
 from robolearn.hardware.processes import start_twin
-from robolearn.hardware.record import HUMAN, EpisodeWriter, Recorded
+from robolearn.hardware.record import EpisodeWriter, Recorded
 from robolearn.hardware.ros_robot import PROTECTION
 from robolearn.hardware.sessions import MOVING, Session, SinkOpener, open_session, recording, show
 from robolearn.hardware.teleop import Device, Jog
 from robolearn.hardware.transport import SENSOR
+from robolearn.interventions import HUMAN
 from robolearn.registry import resolve
 from robolearn.rollout import episode_seed
 

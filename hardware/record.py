@@ -21,9 +21,8 @@ from robolearn.hardware.transport import Qos, Transport
 from robolearn.robots import Arm
 from robolearn.spec import ActionSpec, CameraSpec, Feature, Spec
 
-__all__ = ["HUMAN", "POLICY", "REWIND", "EpisodeWriter", "RawRecorder", "Recorded", "recorded_spec"]
+__all__ = ["EpisodeWriter", "RawRecorder", "Recorded", "recorded_spec"]
 
-POLICY, HUMAN, REWIND = 0, 1, 2
 Recorded = Literal["joint_position", "ee_pose"]
 _DEEP = Qos(reliable=False, depth=200)
 _CHUNK_BYTES = 1 << 16

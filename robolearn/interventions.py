@@ -12,9 +12,9 @@ import numpy as np
 from robolearn.contracts import EpisodeSource
 from robolearn.errors import ConfigError
 
-__all__ = ["InterventionWeights", "intervention_weights"]
+__all__ = ["HUMAN", "POLICY", "REWIND", "InterventionWeights", "intervention_weights"]
 
-_POLICY, _REWIND = 0, 2
+POLICY, HUMAN, REWIND = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ def intervention_weights(source: EpisodeSource, episodes: Sequence[int], options
     before = round(options.before_s * source.spec.rate_hz)
     for episode in episodes:
         who = np.asarray(source.read(episode, [options.key])[options.key]).reshape(-1)
-        acted = who != _POLICY
+        acted = who != POLICY
         takeovers = np.flatnonzero(acted[1:] & ~acted[:-1]) + 1
-        weight = np.select([who == _POLICY, who == _REWIND], [options.policy, options.rewind], 1.0)
+        weight = np.select([who == POLICY, who == REWIND], [options.policy, options.rewind], 1.0)
         for step in takeovers:
             weight[max(step - before, 0) : step] *= acted[max(step - before, 0) : step]
         parts.append(weight)

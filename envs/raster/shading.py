@@ -192,6 +192,18 @@ def _lit_corners(scene, face, facing, x, y, step, view, xpos, xmat, rgba, lights
 
 
 @inlined
+def _surface(scene, face, x, y, step, view, xpos, xmat, rgba, lights, ambient, work):
+    """What colours a face at the ray (x, y, 1): its plane, the corners that light it, its texture's mip level."""
+    part, corners, mip = scene.face_part[face], (0, 0, 0), 0.0
+    facing = _facing(scene, face, work.cam_pos)
+    if scene.part_plane[part] == 0:
+        corners = _lit_corners(scene, face, facing, x, y, step, view, xpos, xmat, rgba, lights, ambient, work)
+    if scene.part_texture[part] >= 0:
+        mip = _face_mip(scene, face, facing, x, y, step, view)
+    return facing, corners, mip
+
+
+@inlined
 def _shade(scene, face, facing, corners, mip, x, y, view, xmat, rgba, lights, ambient, shadow_view, work):
     """Colour 0..1 of one face where the ray (x, y, 1) meets it."""
     part, q = scene.face_part[face], _weights(facing, x, y)
@@ -306,16 +318,13 @@ def _shade_run(
             r, g, b = _sky(scene, left + column * dx, y, samples, view)
             _put(out, row, column, r, g, b, alpha)
         return
-    face, begin, length = mark - 1, run[0], run[1] - run[0]
-    facing, corners, mip, rise = _facing(scene, face, work.cam_pos), (0, 0, 0), 0.0, 0.0
-    if scene.part_plane[scene.face_part[face]] == 0:
-        at = left + begin * dx
-        corners = _lit_corners(scene, face, facing, at, y, samples, view, xpos, xmat, rgba, lights, ambient, work)
-    if scene.part_texture[scene.face_part[face]] >= 0:
-        mip = _face_mip(scene, face, facing, left + begin * dx, y, samples, view)
-        if length > 1:  # a logarithm a pixel would cost more than the texture itself
-            last = _face_mip(scene, face, facing, left + (run[1] - 1) * dx, y, samples, view)
-            rise = (last - mip) / (length - 1)
+    face, begin, length, rise = mark - 1, run[0], run[1] - run[0], 0.0
+    facing, corners, mip = _surface(
+        scene, face, left + begin * dx, y, samples, view, xpos, xmat, rgba, lights, ambient, work
+    )
+    if scene.part_texture[scene.face_part[face]] >= 0 and length > 1:  # a logarithm a pixel would cost more
+        last = _face_mip(scene, face, facing, left + (run[1] - 1) * dx, y, samples, view)
+        rise = (last - mip) / (length - 1)
     for column in range(first, end):
         x, level = left + column * dx, max(mip + (column - begin) * rise, 0.0)
         r, g, b = _shade(
@@ -362,16 +371,11 @@ def _shade_edge(
             if mark == 0:
                 colour = _sky(scene, x, y, samples, view)
             else:
-                face, corners, mip = mark - 1, (0, 0, 0), 0.0
-                facing = _facing(scene, face, work.cam_pos)
-                if scene.part_plane[scene.face_part[face]] == 0:
-                    corners = _lit_corners(
-                        scene, face, facing, x, y, samples, view, xpos, xmat, rgba, lights, ambient, work
-                    )
-                if scene.part_texture[scene.face_part[face]] >= 0:
-                    mip = _face_mip(scene, face, facing, x, y, samples, view)
+                facing, corners, mip = _surface(
+                    scene, mark - 1, x, y, samples, view, xpos, xmat, rgba, lights, ambient, work
+                )
                 colour = _shade(
-                    scene, face, facing, corners, mip, x, y, view, xmat, rgba, lights, ambient, shadow_view, work
+                    scene, mark - 1, facing, corners, mip, x, y, view, xmat, rgba, lights, ambient, shadow_view, work
                 )
             last = mark
         weight += 1.0

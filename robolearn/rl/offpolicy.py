@@ -19,7 +19,7 @@ from robolearn.rl.collect import Notes, Trajectory
 from robolearn.rl.critics import CriticConfig
 from robolearn.rl.learning import Critics, Trained
 from robolearn.rl.networks import standardise
-from robolearn.rl.replay import Replay, symmetric, transitions
+from robolearn.rl.replay import Replay, symmetric, transitions, visited
 from robolearn.rollout import PolicyController
 from robolearn.seeding import derive_seed, generator
 
@@ -144,8 +144,8 @@ class OffPolicy:
 
     def _standardise(self) -> None:
         """Let actor and critics see states in deviations of what the warm-up visited."""
-        visited = torch.cat([replay.column("state") for replay in (self.online, self.recorded) if len(replay)])
-        standardise(visited, self.net.actor, self.slow.actor, self.critics.online, self.critics.target)
+        networks = self.net.actor, self.slow.actor, self.critics.online, self.critics.target
+        standardise(visited((self.online, self.recorded)), *networks)
 
     def _update(self) -> dict[str, Tensor]:
         config, seed, number = self.config, self.problem.seed, self.updates

@@ -10,7 +10,7 @@ from robolearn.errors import CheckpointError
 from robolearn.rl.advantages import n_step
 from robolearn.rl.collect import Trajectory
 
-__all__ = ["Replay", "symmetric", "transitions"]
+__all__ = ["Replay", "symmetric", "transitions", "visited"]
 
 Transitions = dict[str, np.ndarray]
 
@@ -73,6 +73,11 @@ def symmetric(replays: Sequence[Replay], size: int, random: np.random.Generator)
         for replay, start, stop in zip(filled, edges[:-1], edges[1:], strict=True)
     ]
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def visited(replays: Sequence[Replay]) -> Tensor:
+    """Return the states [n,D] of all rows of several rings."""
+    return torch.cat([replay.column("state") for replay in replays if len(replay)])
 
 
 def transitions(trajectory: Trajectory, gamma: float, steps: int) -> Transitions:

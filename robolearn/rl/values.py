@@ -21,7 +21,7 @@ from robolearn.rl.collect import Trajectory
 from robolearn.rl.critics import CriticConfig
 from robolearn.rl.learning import Critics, Trained
 from robolearn.rl.networks import mlp, standardise
-from robolearn.rl.replay import Replay, symmetric
+from robolearn.rl.replay import Replay, symmetric, visited
 from robolearn.seeding import derive_seed, generator
 
 __all__ = ["DataConfig", "ExpectileValues", "FromData", "chunk_vector", "expectile_loss"]
@@ -98,8 +98,7 @@ class FromData:
         sums: dict[str, Tensor] = {}
         before = self.updates
         if not before and len(self.online) and steps > self.config.warmup:
-            visited = torch.cat([replay.column("state") for replay in (self.online, self.recorded) if len(replay)])
-            standardise(visited, *self.networks())
+            standardise(visited((self.online, self.recorded)), *self.networks())
         while len(self.online) and self.updates < (steps - self.config.warmup) * self.config.updates:
             seed, number = self.problem.seed, self.updates
             reseed(derive_seed(seed, "update", number), _CPU)

@@ -186,6 +186,7 @@ class Controller:
 
 
 def home(domain):
+    domain = int(domain)
     start = np.array(PANDA.home_rad) + 0.4
     controller = Controller(domain, start)
     config = RobotConfig("ros2/panda", transport="rcl", domain=domain)
@@ -232,11 +233,7 @@ def codec(file):
 
 def main():
     if sys.argv[1] in ("node", "codec", "home"):
-        result = (
-            home(int(sys.argv[2]))
-            if sys.argv[1] == "home"
-            else {"node": node, "codec": codec}[sys.argv[1]](sys.argv[2])
-        )
+        result = {"node": node, "codec": codec, "home": home}[sys.argv[1]](sys.argv[2])
         sys.stdout.write("\n" + json.dumps(result) + "\n")
         return
     transport = RclTransport(77, "peer")
