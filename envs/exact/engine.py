@@ -50,7 +50,8 @@ class Engine:
         self.export, self.terms, self.num_envs, self.compiled = export, terms, num_envs, compiled
         self.model = self.load()
         self.data = [mujoco.MjData(self.model) for _ in range(num_envs)]
-        self.rows = [RowModel(self.model) if terms.sizes or own_models else None for _ in range(num_envs)]
+        apart = num_envs if terms.sizes or own_models else 1
+        self.rows = [RowModel(self.model) for _ in range(apart)] * (num_envs // apart)
         self.substeps = int((1.0 / export.control_hz) / self.model.opt.timestep)
         self.plan = make_plan(export, self.model)
         self.record, self.index = _make_record(export, terms, self.model)
@@ -60,7 +61,7 @@ class Engine:
         self.bodies = np.zeros((num_envs, len(self.record.bodies), 7))
         self.sites = np.zeros((num_envs, len(self.record.sites), 12))
         self.touch = np.zeros((num_envs, len(self.record.pairs)), bool)
-        self.models = np.array([row.address if row else self.model._address for row in self.rows], np.int64)
+        self.models = np.array([row.address for row in self.rows], np.int64)
         self.datas = np.array([data._address for data in self.data], np.int64)
         self.crew = Crew(threads, num_envs, "exact")
 
@@ -93,11 +94,15 @@ class Engine:
             at_reset(state[index], mass[np.ix_(dof, dof)], site, jacobian[:, dof])
 
     def bare_steps(self, rows: np.ndarray, substeps: int) -> None:
-        """Take plain physics steps with the controls as they are: the limit of any control loop."""
+        """Take plain physics steps of the whole model with the controls as they are, for comparison."""
         from robolearn.envs.exact.loop import step_rows
 
         where = layout()
+        for row in self.rows:
+            row.count(True)
         self.crew.run(lambda taken: step_rows(where, rows, self.models, self.datas, substeps, taken), len(rows))
+        for row in self.rows:
+            row.count(False)
 
     def get_state(self, row: int) -> np.ndarray:
         """Return everything that decides how the physics of a row goes on."""

@@ -21,6 +21,7 @@ DATA_FIELDS = (
     "mocap_pos", "mocap_quat",
 )  # fmt: skip
 FUNCTIONS = ("mj_step", "mj_step1", "mj_step2", "mj_jacSite", "mj_forward", "mj_kinematics", "mj_comPos")
+_UNSEEN = ("nbvh", "ncam", "nlight")  # counts of what a step only clears or moves for pictures
 _DATA_WORDS, _BLOCK = 24_000, 64  # how far fields are searched, 8 bytes each
 _MODEL_WORDS = 4_096  # more than sizeof(mjModel), which ends with its signature
 
@@ -28,6 +29,8 @@ _HINGE = '<body pos="0 5 5"><joint name="hinge" axis="1 0 0"/><geom size="0.1"/>
 _BOX = '<body pos="{x} 0 0.09"><freejoint/><geom type="box" size="0.1 0.1 0.1"/></body>'
 _SCENE = """<mujoco><worldbody><geom name="floor" type="plane" size="9 9 1"/>{bodies}<body mocap="true"/></worldbody>
 <actuator><motor joint="hinge"/></actuator><sensor><jointpos joint="hinge"/></sensor></mujoco>"""
+_SIGHTS = """<mujoco><worldbody>{cameras}{lights}<geom size="1"/>
+<flexcomp name="cloth" type="grid" count="{side} {side} 1" spacing="1 1 1" dim="2"/></worldbody></mujoco>"""
 
 
 class Layout(NamedTuple):
@@ -40,7 +43,10 @@ class Layout(NamedTuple):
 
 @cache
 def layout() -> Layout:
-    """Return the offsets of the installed MuJoCo; raises `EnvError` when a field is not found."""
+    """Return the offsets of the installed MuJoCo; raises `EnvError` when a field is not found.
+
+    Also stops the clock that fills `mjData.timer`: forty readings a step, which nobody looks at here.
+    """
     scenes = [_scene(boxes) for boxes in (3, 5, 9)]
     found = [_words(data) for data in scenes]
     for name in (*DATA_FIELDS, "contact"):
@@ -50,6 +56,7 @@ def layout() -> Layout:
     contact = [found[0]["contact"], _count_index(scenes, found[0]["contact"])]
     contact += [geoms.strides[0], geoms.ctypes.data - _contact_start(first)]
     library = ctypes.CDLL(str(next(Path(mujoco.__file__).parent.glob("libmujoco.*"))))
+    ctypes.c_void_p.in_dll(library, "mjcb_time").value = None
     functions = [ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in FUNCTIONS]
     return Layout(
         np.array([found[0][name] for name in DATA_FIELDS], np.int64),
@@ -67,6 +74,8 @@ class RowModel:
     """A model's struct copied, sharing every array with the model except those it owns.
 
     Rows whose objects differ in size, mass or place get one each: some kilobytes, not a second model.
+    It counts no bounding volumes, cameras and lights, so that a step neither clears the marks by which
+    a viewer draws the volumes (one per mesh triangle and step) nor moves cameras and lights.
     """
 
     def __init__(self, model: mujoco.MjModel):
@@ -74,6 +83,12 @@ class RowModel:
         self._struct = (ctypes.c_int64 * _model_words(model)).from_address(model._address)
         self._struct = type(self._struct).from_buffer_copy(self._struct)
         self._arrays: dict[str, np.ndarray] = {}
+        self.count(False)
+
+    def count(self, everything: bool) -> None:
+        """Count bounding volumes, cameras and lights as the model does, or none."""
+        for name, word in zip(_UNSEEN, _unseen_words(), strict=True):
+            self._struct[word] = getattr(self._base, name) if everything else 0
 
     @property
     def address(self) -> int:
@@ -141,7 +156,7 @@ def _count_index(scenes: list[mujoco.MjData], words: int) -> int:
 
 def _unknown(name: str) -> EnvError:
     return EnvError(
-        f"The field {name} of MuJoCo's data is not found.",
+        f"The field {name} of MuJoCo's structs is not found.",
         found=f"mujoco {mujoco.__version__}",
         do="install the pinned mujoco version",
     )
@@ -160,6 +175,24 @@ def _model_words(model: mujoco.MjModel) -> int:
     if last != model.signature:
         raise EnvError("MuJoCo's model struct has an unknown size.", found=f"mujoco {mujoco.__version__}")
     return words
+
+
+@cache
+def _unseen_words() -> tuple[int, ...]:
+    """Return the words of `_UNSEEN`, told apart by models that differ in all of them."""
+    probes = [
+        mujoco.MjModel.from_xml_string(_SIGHTS.format(cameras="<camera/>" * n, lights="<light/>" * (n + 9), side=n))
+        for n in (3, 5)
+    ]
+    words = [np.frombuffer((ctypes.c_int64 * _model_size()).from_address(probe._address), np.int64) for probe in probes]
+    found = []
+    for name in _UNSEEN:
+        hits = [np.flatnonzero(own == getattr(probe, name)) for own, probe in zip(words, probes, strict=True)]
+        common = set(hits[0]).intersection(hits[1])
+        if len(common) != 1:
+            raise _unknown(f"{name} ({len(common)} candidates)")
+        found.append(int(common.pop()))
+    return tuple(found)
 
 
 @cache

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from robolearn.api import make_env
+from robolearn.envs.exact.engine import FULL, load_model
 from robolearn.envs.exact.export import export_task, open_peer
 from robolearn.envs.exact.layout import DATA_FIELDS, RowModel, layout
 from robolearn.envs.exact.peer import adopt, observations, reset_peer
+from robolearn.envs.exact.reference import call
 from robolearn.envs.opengl import choose_backend
 from robolearn.errors import ConfigError, EnvError, MissingLibraryError
 from robolearn.rollout import ExpertController, rollout
@@ -232,6 +234,24 @@ def test_a_row_model_changes_nothing_but_its_own_arrays():
     row.own("body_mass")[1] = 7.0
     assert model.body_mass[1] != 7.0
     assert row.address != model._address
+
+
+def test_a_row_model_steps_as_the_model_and_clears_no_marks():
+    model, data = load_model(export_task("Lift")), []
+    row = RowModel(model)
+    for address in (model._address, row.address):
+        data.append(mujoco.MjData(model))
+        data[-1].bvh_active[:] = 1
+        call("mj_step", address, data[-1]._address)
+    state = [np.empty(mujoco.mj_stateSize(model, FULL)) for _ in data]
+    for one, out in zip(data, state, strict=True):
+        mujoco.mj_getState(model, one, out, FULL)
+    np.testing.assert_array_equal(*state)
+    assert not data[0].bvh_active.all()
+    assert data[1].bvh_active.all()
+    row.count(True)
+    call("mj_step", row.address, data[1]._address)
+    assert not data[1].bvh_active.all()
 
 
 def test_state_rows_are_small():
