@@ -1,7 +1,8 @@
 """A module in training with its optimizer, and the critics of temporal-difference learning."""
 
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,11 +14,15 @@ from robolearn.rl.critics import CriticConfig
 
 __all__ = ["Critics", "Trained"]
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class Trained:
-    """A module, AdamW over what of it is trainable, a slow copy if `tau` > 0, and its exact state under one name."""
+    """A module, AdamW over what of it is trainable, a slow copy if `tau` > 0, and its exact state under one name.
+
+    Weights lie in one vector, of which the module's parameters are views: on a CPU a step over each small
+    tensor costs more than its arithmetic.
+    """
 
     def __init__(
         self,
@@ -30,47 +35,45 @@ class Trained:
     ):
         self.name, self.module, self._clip, self._tau = name, module, clip_norm, tau
         self.slow = copy.deepcopy(module).requires_grad_(False) if tau else module
-        self._parameters = {key: value for key, value in module.named_parameters() if value.requires_grad}
-        self._optimizer: Any = torch.optim.AdamW(
-            self._parameters.values(), lr=rate, weight_decay=weight_decay, fused=True
-        )
+        self._parameters = [value for value in module.parameters() if value.requires_grad]
+        names = [key for key, value in module.named_parameters() if value.requires_grad]
+        slow = dict(self.slow.named_parameters())
+        self._slow = _joined([slow[key] for key in names]) if tau else None
+        self._weights = nn.Parameter(_joined(self._parameters))
+        self._optimizer: Any = torch.optim.AdamW([self._weights], lr=rate, weight_decay=weight_decay, fused=True)
 
     def step(self, loss: Tensor) -> None:
         """Descend `loss`; raises `NumericsError` when it or its gradient is not finite."""
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self._parameters.values(), self._clip)
-        if not torch.isfinite(norm):
+        gradients = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
+        gradient = torch.cat([part.flatten() for part in gradients])
+        norm = torch.linalg.vector_norm(gradient).item()
+        if not math.isfinite(norm):
             raise NumericsError(
                 f"Learning '{self.name}' is not finite.",
-                found=f"loss {loss.item():.4g}, gradient norm {norm.item():.4g}",
+                found=f"loss {loss.item():.4g}, gradient norm {norm:.4g}",
                 do="lower its learning rate",
             )
+        self._weights.grad = gradient.mul_(min(1.0, self._clip / (norm + 1e-6)))
         self._optimizer.step()
-        if self._tau:
-            torch._foreach_lerp_(
-                list(self.slow.parameters()), [p.detach() for p in self.module.parameters()], self._tau
-            )
+        if self._slow is not None:
+            self._slow.lerp_(self._weights.detach(), self._tau)
 
     def state(self) -> dict[str, Tensor]:
         """Return weights, their slow copy and moments."""
         found = {f"{self.name}/weights/{key}": value.detach() for key, value in self.module.state_dict().items()}
         if self._tau:
             found |= {f"{self.name}/slow/{key}": value for key, value in self.slow.state_dict().items()}
-        for key, value in self._parameters.items():
-            for kind, entry in self._optimizer.state.get(value, {}).items():
-                found[f"{self.name}/{kind}/{key}"] = entry
-        return found
+        moments = self._optimizer.state.get(self._weights, {})
+        return found | {f"{self.name}/{kind}": entry for kind, entry in moments.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Bring back what `state` held."""
         self._load(state, "weights", self.module)
         if self._tau:
             self._load(state, "slow", self.slow)
-        for key, value in self._parameters.items():
-            if f"{self.name}/step/{key}" in state:
-                moments = {kind: state[f"{self.name}/{kind}/{key}"].clone() for kind in ("step", *_MOMENTS)}
-                self._optimizer.state[value] = moments
+        if f"{self.name}/step" in state:
+            moments = {kind: state[f"{self.name}/{kind}"].clone() for kind in _MOMENTS}
+            self._optimizer.state[self._weights] = moments
 
     def _load(self, state: Mapping[str, Tensor], kind: str, module: nn.Module) -> None:
         own, prefix = module.state_dict(), f"{self.name}/{kind}/"
@@ -131,3 +134,11 @@ class Critics:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Bring back what `state` held."""
         self._trained.restore(state)
+
+
+def _joined(parameters: Sequence[Tensor]) -> Tensor:
+    """Move parameters into one vector and return it; what they are does not change."""
+    whole = torch.cat([value.detach().flatten() for value in parameters])
+    for value, part in zip(parameters, whole.split([value.numel() for value in parameters]), strict=True):
+        value.data = part.view_as(value)
+    return whole
