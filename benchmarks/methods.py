@@ -44,6 +44,8 @@ METHODS = {
     "diffusion": "diffusion, DDIM-10",
     "beso": "score-based (BESO), 3 steps",
     "meanflow": "MeanFlow, 1 evaluation",
+    "meanflow_wide": "MeanFlow, 1 evaluation, wider network",
+    "diffusion_wide": "diffusion, DDIM-10, wider network",
     "meanflow_logit": "MeanFlow, 1 evaluation, times of its paper",
     "consistency": "consistency distilled from flow, 1 step",
     "streaming": "streaming, 2 evaluations",
@@ -55,6 +57,8 @@ METHODS = {
     "regression": "L1 regression, MLP",
     "ptp": "past-token prediction, 16 observations",
     "flow_history16": "flow, 16 observations",
+    "flow_short": "flow matching, 4 steps, a quarter of the training",
+    "diffusion_short": "diffusion, DDIM-10, a quarter of the training",
 }
 
 # (task, row) → why it is below 0.8 of flow

@@ -58,7 +58,7 @@ class TrainConfig:
     final_fraction: float = 0.02  # of the learning rate, where the cosine ends
     clip_norm: float = 1.0
     ema_decay: float = 0.999
-    ema_every: int = 1
+    ema_every: int = 2
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
     shard: bool = False  # cut weights and optimizer over the processes (FSDP2) instead of copying them (DDP)

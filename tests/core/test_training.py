@@ -120,7 +120,7 @@ def test_slices_add_up_to_the_batch():
 
 
 def test_the_moving_average_by_hand():
-    ours, batch = learner(ema_decay=0.5, learning_rate=0.1), linear_batch()
+    ours, batch = learner(ema_decay=0.5, ema_every=1, learning_rate=0.1), linear_batch()
     average = ours.policy.w.detach().clone()
     for step in range(4):
         ours.step(step, [(0, batch)], 1)
