@@ -81,6 +81,7 @@ class Variant:
     execution: Mapping[str, Any] | None = None
     around: Callable[["Variant", Path], PolicyActor] | None = None
     episodes: int = 200
+    beside: str = ""  # the other run of a composition
 
     def actor(self, runs: Path, task: str) -> PolicyActor:
         folder = runs / f"methods_{task}_{self.run}"
@@ -112,12 +113,12 @@ def ranked(variant: Variant, folder: Path) -> PolicyActor:
 
 
 def composed(variant: Variant, folder: Path) -> PolicyActor:
-    """Return the mixture of the flow policy's and the diffusion policy's velocities, half and half."""
-    first, second = (robolearn.load(folder.with_name(folder.name.replace("_flow", f"_{name}"))) for name in PARTS)
+    """Return the mixture of two policies' velocities, half and half."""
+    other = folder.with_name(folder.name.removesuffix(variant.run) + variant.beside)
+    first, second = robolearn.load(folder), robolearn.load(other)
     return make_actor(Composition([first.policy, second.policy], [0.5, 0.5], steps=8), first.pipeline, first.spec)
 
 
-PARTS = ("flow", "diffusion")
 VARIANTS = {
     "flow1": Variant("flow matching, 1 step", "flow", {"steps": 1}),
     "flow8": Variant("flow matching, 8 steps", "flow", {"steps": 8}, episodes=500),
@@ -128,8 +129,23 @@ VARIANTS = {
     "warm": Variant("flow, warm start, 2 evaluations", "flow", {"prefix": {"name": "warm"}}, {"continuity": "rest"}),
     "act_blend": Variant("ACT, temporal ensembling", "act", {}, {"execute": 1, "continuity": "blend"}),
     "ranked": Variant("flow, of 8 samples the most coherent", "flow", None, {"continuity": "rest"}, ranked),
-    "composed": Variant("composition of flow and diffusion, 8 steps", "flow", around=composed, episodes=500),
+    "composed": Variant(
+        "composition of flow and diffusion, 8 steps", "flow", around=composed, episodes=500, beside="diffusion"
+    ),
+    "meanflow_wide1": Variant("MeanFlow, 1 evaluation, wider network", "meanflow_wide", {}, episodes=500),
+    "ddim10_wide": Variant("diffusion, DDIM-10, wider network", "diffusion_wide", {}, episodes=500),
+    "flow8_short": Variant(
+        "flow matching, 8 steps, a quarter of the training", "flow_short", {"steps": 8}, episodes=500
+    ),
+    "ddim10_short": Variant("diffusion, DDIM-10, a quarter of the training", "diffusion_short", {}, episodes=500),
+    "composed_short": Variant(
+        "composition of those two, 8 steps", "flow_short", around=composed, episodes=500, beside="diffusion_short"
+    ),
 }
+PAIRS = (
+    ("ddim10", "meanflow1"), ("ddim10_wide", "meanflow_wide1"), ("flow8", "composed"), ("ddim10", "composed"),
+    ("flow8_short", "composed_short"), ("ddim10_short", "composed_short"),
+)  # fmt: skip
 
 
 def main(options: Options) -> None:
@@ -166,7 +182,7 @@ def read_cells(runs: Path, task: str) -> Iterator[Cell]:
         if (folder / "result.json").is_file():
             yield cell(method, label, folder, read_json(folder / "result.json", RobolearnError))
     for name, variant in VARIANTS.items():
-        needed = PARTS if name == "composed" else (variant.run,)
+        needed = (variant.run, variant.beside or variant.run)
         if all((runs / f"methods_{task}_{part}" / "result.json").is_file() for part in needed):
             yield evaluated(runs, task, name, variant)
 
@@ -239,14 +255,18 @@ def rows_of(task: str, cells: list[Cell]) -> Iterator[Row]:
         ratio = success.value / peer if peer else None
         yield Row(f"{task}_{found.name}_success", "rate", success.value, peer, ratio, note)
         yield Row(f"{task}_{found.name}_latency_ms", "ms", found.latency_ms, note=f"{found.parameters:,} parameters")
+    for name, gap, note in comparisons(cells):
+        yield Row(f"{task}_{name}", "rate", gap.value, note=note)
+
+
+def comparisons(cells: list[Cell]) -> Iterator[tuple[str, Interval, str]]:
+    """Yield name, difference and a sentence of each of `PAIRS` that is there."""
     named = {found.name: found for found in cells}
-    for one, other in (("ddim10", "meanflow1"), ("flow8", "composed"), ("ddim10", "composed")):
+    for one, other in PAIRS:
         if one in named and other in named:
             gap, chance, count = paired(named[one], named[other])
-            note = (
-                f"{other} - {one}: [{gap.low:+.3f}, {gap.high:+.3f}], {count} paired episodes, McNemar p {chance:.2g}"
-            )
-            yield Row(f"{task}_{other}_over_{one}", "rate", gap.value, note=note)
+            numbers = f"[{gap.low:+.3f}, {gap.high:+.3f}], {count} paired episodes, McNemar p {chance:.2g}"
+            yield f"{other}_over_{one}", gap, f"{other} - {one}: {numbers}"
 
 
 def paired(one: Cell, other: Cell) -> tuple[Interval, float, int]:
@@ -282,6 +302,7 @@ def markdown(tables: Mapping[str, list[Cell]]) -> str:
                 f"| {gap.value:+.1%} [{gap.low:+.1%}, {gap.high:+.1%}] | {found.score.value:.3f} "
                 f"| {found.latency_ms:.2f} | {found.parameters / 1e6:.2f} M | {found.trained} |"
             )
+        lines += [f"\n`{name}`: {gap.value:+.3f}, {note}" for name, gap, note in comparisons(cells)]
         notes = [f"`{found.name}`: {NOTES[task, found.name]}" for found in cells if (task, found.name) in NOTES]
         lines += [line for note in notes for line in ("", note)]
     return "\n".join(lines) + "\n"

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robolearn.nets.layers import attend
+
 __all__ = ["Layer", "LayerSizes", "Norm", "rotary"]
 
 
@@ -71,7 +73,7 @@ class Layer(nn.Module):
                 key, value = (
                     torch.cat([past.to(own.dtype), own], 2) for past, own in zip(memory, (key, value), strict=True)
                 )
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
+        mixed = attend(query, key, value, mask)
         x = x + gate * self.output(mixed.transpose(1, 2).flatten(2))
         y, gate = self.feed_norm(x, signal)
         return x + gate * self.down(self.activation(self.gate(y)) * self.up(y)), key, value

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robolearn.errors import ConfigError
+from robolearn.nets.layers import attend
 
 __all__ = ["DecoderLayer", "EncoderLayer", "LayerConfig", "encode", "grid_positions", "line_positions"]
 
@@ -34,7 +35,7 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: LayerConfig):
         super().__init__()
-        self.attention = nn.MultiheadAttention(config.width, config.heads, config.dropout, batch_first=True)
+        self.attention = _Attention(config.width, config.heads, config.dropout, batch_first=True)
         self.feed = _Feed(config)
         self.norms = nn.ModuleList(nn.LayerNorm(config.width) for _ in range(2))
         self.dropout = nn.Dropout(config.dropout)
@@ -43,7 +44,7 @@ class EncoderLayer(nn.Module):
         """Map tokens [B,N,D] at `position` [1,N,D]; tokens where `pad` [B,N] are not attended to."""
         first, second = self.norms
         query = x + position
-        mixed, _ = self.attention(query, query, x, key_padding_mask=pad, need_weights=False)
+        mixed = self.attention(query, query, x, pad)
         x = first(x + self.dropout(mixed))
         return second(x + self.dropout(self.feed(x)))
 
@@ -53,8 +54,8 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: LayerConfig):
         super().__init__()
-        self.attention = nn.MultiheadAttention(config.width, config.heads, config.dropout, batch_first=True)
-        self.cross = nn.MultiheadAttention(config.width, config.heads, config.dropout, batch_first=True)
+        self.attention = _Attention(config.width, config.heads, config.dropout, batch_first=True)
+        self.cross = _Attention(config.width, config.heads, config.dropout, batch_first=True)
         self.feed = _Feed(config)
         self.norms = nn.ModuleList(nn.LayerNorm(config.width) for _ in range(3))
         self.dropout = nn.Dropout(config.dropout)
@@ -63,11 +64,26 @@ class DecoderLayer(nn.Module):
         """Map queries [B,K,D] given `memory` [B,N,D]."""
         first, second, third = self.norms
         query = x + position
-        mixed, _ = self.attention(query, query, x, need_weights=False)
+        mixed = self.attention(query, query, x)
         x = first(x + self.dropout(mixed))
-        mixed, _ = self.cross(x + position, memory + memory_position, memory, need_weights=False)
+        mixed = self.cross(x + position, memory + memory_position, memory)
         x = second(x + self.dropout(mixed))
         return third(x + self.dropout(self.feed(x)))
+
+
+class _Attention(nn.MultiheadAttention):
+    """PyTorch's module, and so the published names of its weights, without weights among its results."""
+
+    def forward(  # ty: ignore[invalid-method-override]  # no weights, no masks but one
+        self, query: Tensor, key: Tensor, value: Tensor, pad: Tensor | None = None
+    ) -> Tensor:
+        """Map queries [B,N,D], keys and values [B,M,D]; keys where `pad` [B,M] are not attended to."""
+        maps = zip((query, key, value), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True)
+        heads = (F.linear(x, weight, bias).unflatten(-1, (self.num_heads, -1)) for x, weight, bias in maps)
+        mask = None if pad is None else ~pad[:, None, None]
+        dropout = self.dropout if self.training else 0.0
+        mixed = attend(*(head.transpose(1, 2) for head in heads), mask=mask, dropout=dropout)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 class _Feed(nn.Module):

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robolearn.errors import ConfigError
-from robolearn.nets.layers import Shapes, TimeEmbedding, flat_condition, flat_size
+from robolearn.nets.layers import Shapes, TimeEmbedding, attend, flat_condition, flat_size
 
 __all__ = ["ActionTransformer", "Attention", "FeedForward", "TransformerConfig"]
 
@@ -119,7 +118,7 @@ class Attention(nn.Module):
         query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key, value = self.key_value(memory).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=causal)
+        mixed = attend(query, key, value, dropout=dropout, causal=causal)
         return self.outputs(mixed.transpose(1, 2).flatten(2))
 
 
