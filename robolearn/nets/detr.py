@@ -74,7 +74,7 @@ class DecoderLayer(nn.Module):
 class _Attention(nn.MultiheadAttention):
     """PyTorch's module, and so the published names of its weights, without weights among its results."""
 
-    def forward(  # ty: ignore[invalid-method-override]  # no weights, no masks but one
+    def forward(  # ty: ignore[incompatible-method-override]  # no weights, no masks but one
         self, query: Tensor, key: Tensor, value: Tensor, pad: Tensor | None = None
     ) -> Tensor:
         """Map queries [B,N,D], keys and values [B,M,D]; keys where `pad` [B,M] are not attended to."""
