@@ -265,6 +265,7 @@ def test_the_gripper_moves_at_its_speed_and_within_its_width(bench, home):
     setup.arm()
     reference = lambda t: np.append(home, -1.0 if t < 2 else 9.0)  # noqa: E731
     play(setup, reference, 4.0)
+    assert np.shape(setup.robot.sent) == (len(setup.robot.sent), 8)
     widths = np.array(setup.robot.sent)[:, 7]
     assert widths.min() == 0.0
     assert widths[-1] == 0.08

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from robolearn.errors import HardwareError
-from robolearn.hardware.braking import stopping
+from robolearn.hardware.braking import approach, brake, stopping
+from robolearn.hardware.limits import limits_of
 from robolearn.hardware.safety import Command, Mode, SafetyState, arm, at_rest, disarm, hold, step, stop
+from robolearn.robots.panda import PANDA
 
 MS = 1_000_000
 PERIOD = 4 * MS
@@ -18,13 +20,13 @@ class Arm:
 
     def __init__(self, limits, checker, at, start):
         self.limits, self.checker, self.at = limits, checker, at
-        self.now, self.position = 1_000 * MS, np.array(start, float)
+        self.now, self.period, self.position = 1_000 * MS, PERIOD, np.array(start, float)
         self.state = arm(limits, SafetyState(), at(self.position, self.now), self.now)
         checker.start(self.position)
         self.events = []
 
-    def tick(self, target=None, velocity=None, stamp=None, measured="exact", wait=PERIOD):
-        self.now += wait
+    def tick(self, target=None, velocity=None, stamp=None, measured="exact", wait=None):
+        self.now += self.period if wait is None else wait
         command = None
         if target is not None:
             target = np.asarray(target, float)
@@ -96,6 +98,19 @@ def test_no_joint_passes_its_limit(panda, limits, home, joint, sign):
     bound = limits.high_rad if sign > 0 else limits.low_rad
     assert sign * (bound[joint] - panda.position[joint]) >= 0
     assert sign * (panda.position[joint] - home[joint]) > 0.1
+
+
+@pytest.mark.parametrize("speed", [0.0, 1.0])
+def test_a_joint_rests_at_its_limit_whatever_lies_beyond(panda, limits, home, speed):
+    """Joint 7 turns the tool in place: nothing else stops it before its limit."""
+    target = home + 10.0 * np.eye(7)[6]
+    for _ in range(900):
+        panda.tick(target if len(panda.checker.sent) > 10 else home, speed * np.eye(7)[6])
+    panda.events.clear()
+    panda.run(target, 5)
+    assert panda.position[6] == pytest.approx(limits.high_rad[6], abs=1e-6)
+    assert panda.events == ["position"] * 5
+    assert panda.checker.violations() == []
 
 
 def test_the_limits_are_used_not_only_kept(limits, checker, at, home):
@@ -277,6 +292,47 @@ def test_what_is_left_when_braking_from_a_share_of_the_speed(limits):
         speed, brisk = share * limits.velocity_rad_s[j], 0.8 * limits.acceleration_rad_s2[j]
         jerk = 0.8 * limits.jerk_rad_s3[j]
         assert left[j] == pytest.approx(speed * speed / brisk / 2 + speed * brisk / jerk / 2, rel=1e-9)
+
+
+def test_an_approach_slows_down_where_it_must(home):
+    """Just before the distance that stopping takes it keeps its speed, just after it does not."""
+    limits, share, turning = limits_of(PANDA, 5000.0), 0.05, np.eye(7)[6]
+    velocity = share * limits.velocity_rad_s * turning
+    for nearer, slows in ((1.01, False), (0.99, True)):
+        target = home + nearer * stopping(limits, share) * turning
+        ahead = approach(limits, (home, velocity, np.zeros(7)), target, np.zeros(7), share)
+        assert ((ahead - home)[6] / limits.period_s < velocity[6] * (1 - 1e-6)) == slows
+
+
+def test_an_approach_hardly_overshoots(home):
+    """At a rate so high that the way the acceleration fades out decides, not the tick."""
+    limits, turning = limits_of(PANDA, 5000.0), np.eye(7)[6]
+    motion, way = (home, np.zeros(7), np.zeros(7)), []
+    for _ in range(1000):
+        ahead = approach(limits, motion, home + 0.02 * turning, np.zeros(7), 1.0)
+        velocity = (ahead - motion[0]) / limits.period_s
+        motion = ahead, velocity, (velocity - motion[1]) / limits.period_s
+        way.append((ahead - home)[6])
+    assert max(way) < 1.03 * 0.02
+    assert way[-1] == pytest.approx(0.02, abs=1e-4)
+
+
+def test_an_arm_at_rest_needs_no_way_to_rest(limits, home):
+    assert len(brake(limits, home, np.zeros(7), np.zeros(7))) == 0
+
+
+def test_braking_ends_at_rest_from_any_motion(home):
+    """Sampled so finely that the last difference is the speed at the end."""
+    limits, draw = limits_of(PANDA, 20_000.0), np.random.default_rng(0)
+    for scale in (1.0, 0.05, 0.005):
+        for _ in range(20):
+            acceleration = draw.uniform(-1, 1, 7) * limits.acceleration_rad_s2
+            velocity = scale * draw.uniform(-1, 1, 7) * limits.velocity_rad_s
+            path = np.concatenate([home[None], brake(limits, home, velocity, acceleration)])
+            rates = np.diff(path, axis=0) / limits.period_s
+            changes = np.diff(np.concatenate([velocity[None], rates]), axis=0) / limits.period_s
+            assert np.abs(rates[-1]).max() < 1e-4
+            assert (np.abs(changes) <= 1.001 * limits.acceleration_rad_s2).all()
 
 
 def test_a_target_that_never_rests_does_not_keep_the_arm_ramping_in(panda, home):
@@ -478,6 +534,21 @@ def fuzz(panda, home, ticks, seed):
             violations += panda.checker.violations()
             panda.checker.sent = panda.checker.sent[-4:]
     return rearmed, violations + panda.checker.violations()
+
+
+def test_fuzzed_targets_never_break_a_limit_at_a_thousand_hertz(checker, at, home):
+    """At 250 Hz the acceleration limits leave the jerk limits little to do; here those bind."""
+    panda = Arm(limits_of(PANDA, 1000.0), checker(0.001), at, home)
+    panda.period = MS
+    draw, aim = np.random.default_rng(0), home
+    for tick in range(2500):
+        if tick % 100 == 99:
+            aim = home + draw.normal(0, 0.25, 7)
+        panda.tick(aim + draw.normal(0, 0.002, 7))
+    assert panda.state.mode == Mode.RUN
+    jerk = np.abs(np.diff(panda.checker.sent, 3, axis=0)).max(0) / 0.001**3
+    assert (jerk > 0.5 * panda.limits.jerk_rad_s3).all()
+    assert panda.checker.violations() == []
 
 
 @pytest.mark.parametrize("seed", range(4))
