@@ -37,7 +37,7 @@ def rollout(
     delay_steps: int = 0,
     first: int = 0,
 ) -> dict[str, Any]:
-    """Let a policy act; a human with a `device` may take over, rewind, correct, mark success and hand back.
+    """Let a policy act; a human with a `device` may take over, rewind, correct, mark success, discard and hand back.
 
     An arm that holds, because of what the policy asked for, waits for the human to take over; without one the
     episode is over.
@@ -86,7 +86,7 @@ class _Episode:
         self._jog = Jog(session.arm_constants, worker.period_s, size, session.config.jog_m_s)
         self._who, self._interventions, self._human_steps = POLICY, 0, 0
         self._targets: np.ndarray | None = None  # the chunk being followed, and the step it began at
-        self._since, self._steps, self._success = 0, 0, False
+        self._since, self._steps, self._success, self._discarded = 0, 0, False, False
         self._past: list[np.ndarray] = []  # targets of every step so far, less what was rewound
 
     def run(self, episode: int) -> dict[str, Any]:
@@ -95,7 +95,9 @@ class _Episode:
         self._worker.begin(episode)
         self._session.request("arm")
         self._session.every(self._worker.period_s, self._work)
-        if self._writer is not None:
+        if self._writer is not None and self._discarded:
+            self._writer.discard()
+        elif self._writer is not None:
             self._writer.save(self._success)
         return {
             "episode": episode,
@@ -123,6 +125,7 @@ class _Episode:
         show(self._device, self._session, reading)
         self._steps, self._human_steps = step + 1, self._human_steps + (self._who != POLICY)
         self._success = bool(twist.mark == "success" or self._session.succeeded())
+        self._discarded = twist.mark == "discard"
         ended = self._success or twist.mark in ("discard", "stop") or step + 1 >= self._max_steps
         mode = self._session.mode()
         return not ended and (mode in MOVING or (mode == Mode.HOLD and self._device is not None))

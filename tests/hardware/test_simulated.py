@@ -164,6 +164,14 @@ def test_who_acted_is_stored_per_step(config, sinks, open_sink):
     assert metadata["success"] == episode["success"]
 
 
+def test_a_discarded_rollout_is_not_recorded(config, sinks, open_sink):
+    device = Scripted([Twist()] * 5 + [Twist(mark="discard")])
+    options = {"device": device, "open_sink": open_sink, "simulated": True}
+    (episode,) = commands.rollout(config, Seeker(), 1, 8, 40, seed=3, **options)["episodes"]
+    assert (episode["steps"], episode["success"]) == (6, False)
+    assert sinks[0].episodes == []
+
+
 @pytest.mark.parametrize("away_m", [0.4, 3.0])
 def test_a_human_takes_over_what_the_policy_made_hold(config, sinks, open_sink, away_m):
     """A first target too far away, or out of reach: nothing moves and nothing is recorded until the human acts."""
