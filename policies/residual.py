@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robolearn.contracts import Batch
+from robolearn.errors import ConfigError
 from robolearn.policies.around import AroundConfig, AroundPolicy
 from robolearn.policies.common import parameter_groups
 from robolearn.rl.critics import CriticConfig
@@ -24,11 +25,12 @@ __all__ = ["ChosenConfig", "ChosenPolicy", "ResidualConfig", "ResidualPolicy"]
 
 @dataclass(frozen=True)
 class ResidualConfig(AroundConfig):
-    """A correction of at most `scale` of half the action range is added to every action."""
+    """A correction of at most `scale` of half the action range is added to `entries` of every action, or to all."""
 
     name: Literal["residual"] = "residual"
     width: int = 256
     scale: float = 0.3
+    entries: tuple[int, ...] = ()
 
     def build(self, spec: Spec) -> "ResidualPolicy":
         """Return the policy for `spec`."""
@@ -94,12 +96,14 @@ class _StepPolicy(AroundPolicy):
 
 
 class ResidualPolicy(_StepPolicy):
-    """a = a_chunk + scale · tanh f(s, a_chunk)."""
+    """a = a_chunk + scale · tanh f(s, a_chunk); `scale` [A] is zero where nothing is corrected."""
+
+    scale: Tensor
 
     def __init__(self, config: ResidualConfig, base: Any):
         dim = base.spec.action.dim
         super().__init__(base, mlp(state_size(base.spec) + dim, config.width, config.depth, dim))
-        self.scale = config.scale
+        self.register_buffer("scale", config.scale * _mask(config.entries, dim), persistent=False)
 
     def residual(self, state: Tensor, action: Tensor) -> Tensor:
         """Return corrections [B,A] in [-1, 1], before `scale`."""
@@ -107,6 +111,15 @@ class ResidualPolicy(_StepPolicy):
 
     def propose(self, state: Tensor, action: Tensor) -> Tensor:
         return (action + self.scale * self.residual(state, action)).clamp(-1, 1)
+
+
+def _mask(entries: tuple[int, ...], dim: int) -> Tensor:
+    """Return ones [A] at `entries`, zeros elsewhere; all ones where none is named; raises `ConfigError`."""
+    if not all(0 <= entry < dim for entry in entries):
+        raise ConfigError("There is no such entry of the action.", found=entries, expected=f"0 to {dim - 1}")
+    mask = torch.zeros(dim) if entries else torch.ones(dim)
+    mask[list(entries)] = 1.0
+    return mask
 
 
 class ChosenPolicy(_StepPolicy):

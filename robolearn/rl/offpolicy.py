@@ -88,6 +88,7 @@ class OffPolicy:
         self.critics = Critics(config.critics, inputs, config.critic_rate, config.tau, problem.returns)
         self.online, self.recorded = Replay(config.replay), Replay(config.replay)
         self.updates = 0
+        self.explored = np.ones(problem.spec.action.dim, bool)  # entries of the action that get noise
 
     @abstractmethod
     def following(self, state: Tensor, base: Tensor, noise: Tensor) -> Tensor:
@@ -193,7 +194,7 @@ class StepExplorer:
         chunk = algorithm.scaled(action[rows])
         self._state[rows], self._chunk[rows] = state, chunk
         fresh = np.stack([self._random[row].standard_normal(chunk.shape[1]) for row in rows])
-        share = np.sqrt(1 - config.noise_decay**2) * config.noise
+        share = np.sqrt(1 - config.noise_decay**2) * config.noise * algorithm.explored
         self._noise[rows] = config.noise_decay * self._noise[rows] + share * fresh
         with torch.inference_mode():
             chosen = torch.from_numpy(chunk)

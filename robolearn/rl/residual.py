@@ -19,10 +19,15 @@ __all__ = ["Residual", "ResidualRLConfig"]
 
 @dataclass(frozen=True)
 class ResidualRLConfig(OffPolicyConfig):
-    """`scale` bounds the correction: a share of half the action range."""
+    """`scale` bounds the correction: a share of half the action range.
+
+    Only `entries` of the action are corrected and explored, or all. What a clone never saw disturbed, such as
+    the tilt of a hand that was always level, it does not bring back: small corrections of it add up.
+    """
 
     name: Literal["residual"] = "residual"
     scale: float = 0.3
+    entries: tuple[int, ...] = ()
 
     def __post_init__(self):
         super().__post_init__()
@@ -38,8 +43,10 @@ class Residual(OffPolicy):
     """a = a_chunk + scale · f(s, a_chunk)."""
 
     def __init__(self, config: ResidualRLConfig, problem: Problem):
-        options = {"scale": config.scale, "width": config.width, "depth": config.depth}
+        names = ("scale", "entries", "width", "depth")
+        options = {name: getattr(config, name) for name in names}
         super().__init__(config, problem, {"name": "residual", "base": problem.clone.config["policy"], **options})
+        self.explored = (self.net.scale > 0).numpy()
 
     def following(self, state: Tensor, base: Tensor, noise: Tensor) -> Tensor:
         action = (self.slow.propose(state, base) + noise).clamp(-1, 1)

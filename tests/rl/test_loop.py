@@ -146,3 +146,16 @@ def test_a_run_with_a_curriculum_begins_easily(plain, monkeypatch):
     assert result.steps >= 300
     with pytest.raises(ConfigError, match="lead to"):
         finetune(parse_rl(plain("none", curriculum=True)))
+
+
+def test_only_named_entries_are_corrected_and_explored(problem):
+    algorithm = configure("algo", {"name": "residual", "entries": [1], "noise": 0.5}, "algo").build(problem)
+    last = algorithm.net.actor[-1]
+    torch.nn.init.ones_(last.bias)
+    base = torch.zeros(3, problem.spec.action.dim)
+    moved = algorithm.net.propose(torch.zeros(3, problem.state_size), base) - base
+    assert (moved[:, 1] > 0).all()
+    assert not moved[:, [entry for entry in range(moved.shape[1]) if entry != 1]].any()
+    assert np.flatnonzero(algorithm.explored).tolist() == [1]
+    with pytest.raises(ConfigError, match="no such entry"):
+        configure("algo", {"name": "residual", "entries": [99]}, "algo").build(problem)
