@@ -146,8 +146,9 @@ class Executor:
             return None, None
         fade = (now_s[0] - self._faded_from_s) / self.config.blend_s if self.config.blend_s > 0 else 1.0
         (before,), (before_rate,), (before_left,) = self._old.sample(now_s) if fade < 1.0 else _NO_SAMPLE
-        if before_left > 0:  # smoothstep: the mixture keeps position and rate continuous
-            share, slope = fade * fade * (3 - 2 * fade), 6 * fade * (1 - fade) / self.config.blend_s
+        if before_left > 0:  # a quintic: the mixture keeps position, rate and acceleration continuous
+            share = fade**3 * (10 - 15 * fade + 6 * fade**2)
+            slope = 30 * fade**2 * (1 - fade) ** 2 / self.config.blend_s
             rate = before_rate + share * (rate - before_rate) + slope * (position - before)
             position = before + share * (position - before)
         joints = len(self.limits.names)

@@ -144,14 +144,13 @@ def test_blending_lowers_the_jerk_of_splices(bench, home):
         draw = np.random.default_rng(0)
         setup = bench(blend_s=blend_s)
         setup.arm()
-        base = sway(home)
         for i in range(1000):
             if i % 50 == 0:
-                offset = draw.normal(0, 0.003, 7)
-                setup.ask(lambda t, offset=offset, base=base: base(t) + offset, 0.0)
+                offset = draw.normal(0, 0.002, 7)
+                setup.ask(lambda t, offset=offset: home + offset, 0.0)  # far from any limit
             setup.tick()
         jerk[blend_s] = np.abs(np.diff(np.array(setup.robot.sent)[250:], 3, axis=0)).max()
-    assert jerk[0.1] < 0.5 * jerk[0.0]
+    assert jerk[0.1] < 0.15 * jerk[0.0]
 
 
 def test_starvation_decelerates_then_latches(bench, home, checker):
