@@ -549,8 +549,8 @@ def summarise(pieces: list[dict[str, Any]]) -> dict[str, Any]:
         elif isinstance(first, list):
             every = np.concatenate(values)
             total[key] = {f"p{q}": float(np.percentile(every, q)) for q in (50, 99, 99.9, 100)}
-        elif isinstance(first, dict) and all(isinstance(value, dict) for value in first.values()):
-            total[key] = values
+        elif isinstance(first, dict) and not all(isinstance(value, int) for value in first.values()):
+            total[key] = values  # figures of one event each
         elif isinstance(first, dict):
             total[key] = dict(sum((Counter(value) for value in values), Counter()))
     return total

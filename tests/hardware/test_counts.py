@@ -47,6 +47,16 @@ def test_resources_stay_flat(counts):
     assert done["grown_mb"] < 4.0
 
 
+def test_pieces_add_up(counts):
+    pieces = [
+        {"events": {"late": 2, "stall": 1}, "policy": {"violations": [], "ends_at_rest": True}, "same": True},
+        {"events": {"late": 3}, "policy": {"violations": [], "ends_at_rest": True}, "same": False},
+    ]
+    total = counts.summarise(pieces)
+    assert (total["pieces"], total["events"], total["same"]) == (2, {"late": 5, "stall": 1}, False)
+    assert total["policy"] == [{"violations": [], "ends_at_rest": True}] * 2
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["fuzz", "drops", "freezes", "kills", "ticks", "hour"])
 def test_all_of_it(counts, name):
