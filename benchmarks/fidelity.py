@@ -1,9 +1,13 @@
 """Whether success means the same everywhere: a policy in robosuite itself and here, experts on exact and lean models.
 
-`lift_policy` evaluates one clone of Lift's expert in robosuite's own environment and in the exact mode, from
-robosuite's initial states, with the same noise; the clone is the run that `robolearn demo task=lift_clone
-out=outputs/lift_clone` leaves (ROBOLEARN_RUNS names another folder than `outputs`), and without it there is no
-such row. The other rows are the scripted experts' success on the lean model, with the exact model's as peer.
+The rows of `POLICIES` evaluate one policy in robosuite's own environment and in the exact mode, from robosuite's
+initial states, with the same noise. They are runs that these commands leave, and without a run its row stays as it
+is in the file that `--json` names (ROBOLEARN_RUNS names another folder than `outputs`):
+
+    robolearn demo task=lift_clone out=outputs/lift_clone
+    robolearn reproduce robosuite_lift out=outputs/robosuite_lift        # and robosuite_can
+
+The other rows are the scripted experts' success on the lean model, with the exact model's as peer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,14 +33,16 @@ from robolearn.intervals import mcnemar
 from robolearn.rollout import ExpertController, rollout
 
 SEED = 100_000
+# row → run
+POLICIES = {"lift_policy": "lift_clone", "robosuite_lift": "robosuite_lift", "robosuite_can": "robosuite_can"}
 
 
 class Robosuite(RowsEnv):
-    """robosuite's own Lift as one row that ends at success; keeps every start, for ours to begin alike."""
+    """robosuite's own task as one row that ends at success; keeps every start, for ours to begin alike."""
 
-    def __init__(self, max_steps: int):
+    def __init__(self, task: str, max_steps: int):
         super().__init__(1, max_steps)
-        self._peer, self._ours = open_peer("Lift", "Panda"), lift(1, max_steps)
+        self._peer, self._ours = open_peer(task, "Panda"), exact(task, 1, max_steps)
         self._given: Mapping[str, np.ndarray] = {}
         self.starts: dict[int, Snapshot] = {}
         self.declare(self._ours.spec)
@@ -98,26 +104,29 @@ class Begun:
 def main(options: Options) -> None:
     """Print the rows of what is there."""
     torch.set_num_threads(1)
-    run = runs_folder() / "lift_clone"
-    rows = [policy_row(run, 12 if options.quick else 500)] if run.is_dir() else []
+    runs = {name: runs_folder() / folder for name, folder in POLICIES.items()}
+    rows = [policy_row(name, run, 12 if options.quick else 500) for name, run in runs.items() if run.is_dir()]
     rows += [expert_row(task, 24 if options.quick else 200) for task in EXPERTS]
     finish(rows, options, merge=True)
 
 
-def policy_row(run: Path, episodes: int) -> Row:
+def policy_row(name: str, run: Path, episodes: int) -> Row:
     """Return the success of one policy here, with its success in robosuite as peer."""
     config = checkpoint.load(run).config
     actor, steps = robolearn.load(run), config["env"]["max_steps"]
+    task = config["env"]["name"].removeprefix("robosuite/")
     options = {**config["eval"], "episodes": episodes, "seed": SEED}
-    peer = Robosuite(steps)
+    peer = Robosuite(task, steps)
     theirs = evaluate(actor, peer, parse(EvalConfig, {**options, "num_envs": 1}))
-    env = lift(min(50, episodes), steps)
+    env = exact(task, min(50, episodes), steps)
     ours = evaluate(actor, Begun(env, peer.starts), parse(EvalConfig, {**options, "num_envs": env.num_envs}))
     env.close()
     here, there = ([outcome.success for outcome in found.outcomes] for found in (ours, theirs))
     gained, lost = (sum(a and not b for a, b in zip(*both, strict=True)) for both in ((here, there), (there, here)))
-    note = f"{episodes} paired episodes: only here {gained}, only there {lost}, McNemar p {mcnemar(here, there):.2g}"
-    return Row("lift_policy", "share", ours.success_rate, theirs.success_rate, note=note)
+    ranges = (f"[{found.success.low:.3f}, {found.success.high:.3f}]" for found in (ours, theirs))
+    note = f"{' and '.join(ranges)}, {episodes} paired episodes: only here {gained}, only there {lost}, "
+    note += f"McNemar p {mcnemar(here, there):.2g}"
+    return Row(name, "share", ours.success_rate, theirs.success_rate, note=note)
 
 
 def expert_row(task: str, episodes: int) -> Row:
@@ -131,11 +140,11 @@ def expert_row(task: str, episodes: int) -> Row:
     return Row(f"{task}_expert_lean", "share", *map(float, rates), note=f"peer: the exact model; {episodes} episodes")
 
 
-def lift(rows: int, max_steps: int) -> ExactEnv:
-    """Return robosuite's Lift in the exact mode."""
-    env = make_env("robosuite/Lift", rows, {"max_steps": max_steps})
+def exact(task: str, rows: int, max_steps: int) -> ExactEnv:
+    """Return robosuite's task in the exact mode."""
+    env = make_env(f"robosuite/{task}", rows, {"max_steps": max_steps})
     if not isinstance(env, ExactEnv):
-        raise SystemExit("robosuite/Lift is no exact environment.")
+        raise SystemExit(f"robosuite/{task} is no exact environment.")
     return env
 
 

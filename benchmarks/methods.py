@@ -1,6 +1,6 @@
 """Every method on one task: success with its interval beside flow at equal training, and the time of a decision.
 
-Training is not part of it. The full run reads what these commands left (TASK is pick_place or pusht),
+Training is not part of it. The full run reads what these commands left (TASK is pick_place, lift or pusht),
 
     robolearn collect …                                      # the demonstrations: see configs/methods/TASK.yaml
     robolearn reproduce methods_TASK_METHOD out=outputs/methods_TASK_METHOD      # one per row, flow first
@@ -36,7 +36,11 @@ from robolearn.rollout import Outcome
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = Path(__file__).parent / "checkpoints" / "pusht_flow"
-TASKS = {"pick_place": "Cube into a bin, 200 scripted demonstrations", "pusht": "Push-T, 206 human demonstrations"}
+TASKS = {
+    "pick_place": "Cube into a bin, 200 scripted demonstrations",
+    "lift": "robosuite's Lift, exact, 200 scripted demonstrations",
+    "pusht": "Push-T, 206 human demonstrations",
+}
 
 # run → what it is; the order of the table
 METHODS = {
@@ -46,6 +50,7 @@ METHODS = {
     "meanflow": "MeanFlow, 1 evaluation",
     "meanflow_wide": "MeanFlow, 1 evaluation, wider network",
     "diffusion_wide": "diffusion, DDIM-10, wider network",
+    "consistency_wide": "consistency distilled from that, 1 step",
     "meanflow_logit": "MeanFlow, 1 evaluation, times of its paper",
     "consistency": "consistency distilled from flow, 1 step",
     "streaming": "streaming, 2 evaluations",

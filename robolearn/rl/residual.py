@@ -21,8 +21,8 @@ __all__ = ["Residual", "ResidualRLConfig"]
 class ResidualRLConfig(OffPolicyConfig):
     """`scale` bounds the correction: a share of half the action range.
 
-    Only `entries` of the action are corrected and explored, or all. What a clone never saw disturbed, such as
-    the tilt of a hand that was always level, it does not bring back: small corrections of it add up.
+    Only `entries` of the action are corrected and explored, or all: some disturb a clone more than others (under
+    noise of 0.05 one of Square succeeds in 6 % of 32 episodes, without noise in tilt and gripper in 34 %).
     """
 
     name: Literal["residual"] = "residual"
