@@ -1,6 +1,6 @@
-"""The intervention loop on the twin: a poor policy, a human beside it, rounds of correction, a better policy.
+"""The intervention loop on the twin: a policy that often fails, a human beside it, rounds of correction.
 
-    python benchmarks/interventions.py [--folder DIR] [--minutes 14] [--quick] [--json FILE]
+    python benchmarks/interventions.py [--task peg_insertion] [--folder DIR] [--minutes 14] [--quick] [--json FILE]
 
 A stand-in for the human (`Helper`) teleoperates through the same jog, executor and safety filter as a person
 would. It demonstrates a few episodes, too few; a policy is cloned from them. In every round the policy acts on the
@@ -10,8 +10,9 @@ alone. The other arms of the comparison get plain demonstrations instead: as man
 corrections took, and as many episodes. Success is counted without help, in the simulated task, on seeds that nothing
 else uses.
 
-The first policy is so poor that most of what it does by itself is no example: where those steps keep a share of the
-loss, plain demonstrations are worth more.
+Two tasks, two beginnings. `peg_insertion`: a peg into a hole with 2 mm of play, from a policy that succeeds half of
+the time. `pick_place`: from a policy so poor that most of what it does by itself is no example. In neither are
+corrections worth more than plain demonstrations (docs/interventions.md).
 
 What is done is kept in DIR; a run begins no new part after `--minutes`, and the next one goes on from there.
 """
@@ -21,7 +22,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,31 +44,26 @@ from robolearn.run import parse_run
 BASE_M = (-0.56, 0.0, 0.912)
 TABLE_M, SPEED_M_S, SPEED_RAD_S, RATE_HZ = 0.8, 0.2, 0.6, 20.0
 MAX_STEPS = 400
+_GIVES_UP = 150  # steps of one correction
 _HELD = 10  # steps until an arm that holds is at rest
 KEYS = ["observation.state", "observation.environment_state"]
-ROBOT = RobotConfig(
-    ros=RosRobotConfig(
-        "forward", rate_hz=100.0, gripper_topic="/gripper_controller/commands", gripper_joint="finger_joint1"
-    ),
-    safety=SafetyConfig(),
-    base_m=BASE_M,
-    jog_m_s=SPEED_M_S,
-    twin=TwinOptions("pick_place", "forward"),
-)
 
 
 class Helper:
-    """Picks the cube and leaves it in the bin through twists, from whatever state it finds.
+    """Does a task through twists, from whatever state it finds; a subclass knows the task.
 
     With `patience_s` it only watches until nothing has got better for that long, then rewinds, corrects and
-    hands back when a stage further has been reached: the cube lifted, or the task done.
+    hands back when a stage further has been reached, or goes on until the task is done. What it cannot save it
+    discards: the episode is forgotten, its own steps count all the same.
     """
+
+    done_stage = 3
 
     def __init__(self, patience_s: float | None = None):
         self._patience = None if patience_s is None else round(patience_s * RATE_HZ)
         self._seen: Reading | None = None
         self._best, self._since, self._rest, self._helping = -np.inf, 0, 0, self._patience is None
-        self._stage = self._count = self._held = 0
+        self._stage = self._count = self._held = self._helped = 0
 
     def show(self, reading: Reading, signals: Any) -> None:
         self._seen, self._held = reading, self._held + 1 if signals["mode"] == "hold" else 0
@@ -85,38 +81,69 @@ class Helper:
             return Twist()
         if self._patience is None and self._count > MAX_STEPS:
             return Twist(mark="stop")
-        names = ("x", "y", "z", "width")
-        *tool, self._width = arm_state(self._seen.state, names, PANDA, np.array(BASE_M)).tolist()
+        *tool, self._width = arm_state(self._seen.state, ("x", "y", "z", "width"), PANDA, np.array(BASE_M)).tolist()
         self._tool = np.array(tool)
-        signal = np.asarray(self._seen.signals["observation.environment_state"], float)
-        self._cube, self._bin = signal[:3], signal[5:7]
-        self._turn = float(np.arctan2(signal[3], signal[4])) / 4
+        self._look(np.asarray(self._seen.signals["observation.environment_state"], float))
         stage, progress = self._progress()
         if self._patience is None:
-            return self._help() if stage < 3 else replace(self._help(), mark="success" if self._done() else "")
+            ended = stage == self.done_stage and self._left()
+            return replace(self._help(), mark="success" if ended else "")
         if self._held:  # what the policy asked for made the arm hold
             self._helping, self._stage, self._rest = True, stage, 0
             return Twist(mark="takeover") if self._held == _HELD else Twist()
+        self._helped = self._helped + 1 if self._helping else 0
+        if self._lost() or self._helped > _GIVES_UP or self._count >= MAX_STEPS:
+            return Twist(mark="discard")
         if self._helping:
             if self._rest > 0:
                 self._rest -= 1
                 return Twist(mark="takeover") if self._rest == 0 else Twist()
-            if stage > self._stage and self._free():
+            if stage > self._stage and self._tool[2] > TABLE_M + 0.12:
                 self._helping, self._best, self._since = False, -np.inf, 0
                 return Twist(mark="handback")
             return self._help()
         if progress > self._best + 0.02:
             self._best, self._since = progress, 0
         self._since += 1
-        if self._since <= self._patience or stage == 3:
+        if self._since <= self._patience or stage == self.done_stage:
             return Twist()
         self._helping, self._stage, self._rest = True, stage, round(1.5 * RATE_HZ) + 2
         return Twist(mark="rewind")
 
-    # ------------------------------------------------------------ what is seen
+    def _look(self, signal: np.ndarray) -> None:
+        """Take the task's observation."""
+        raise NotImplementedError
 
     def _progress(self) -> tuple[int, float]:
-        """Return the stage (0 reaching, 1 gripped and lifted, 3 in the bin) and a measure that grows with success."""
+        """Return the stage (0 reaching, 1 gripped and lifted, 3 done) and a measure that grows with success."""
+        raise NotImplementedError
+
+    def _help(self) -> Twist:
+        """Return what brings the task further."""
+        raise NotImplementedError
+
+    def _lost(self) -> bool:
+        """Say whether nobody could do the task any more."""
+        return False
+
+    def _left(self) -> bool:
+        return bool(self._width > 0.07 and self._tool[2] > TABLE_M + 0.15)
+
+    def _towards(self, goal: np.ndarray, gripper: float, turn: float = 0.0, speed_m_s: float = SPEED_M_S) -> Twist:
+        step = (goal - self._tool) / (0.35 * SPEED_M_S)
+        step = step / max(1.0, float(np.linalg.norm(step)) * SPEED_M_S / speed_m_s)
+        yaw = float(np.clip(turn / (0.35 * SPEED_RAD_S), -1, 1))
+        return Twist((float(step[0]), float(step[1]), float(step[2])), yaw, gripper)
+
+
+class PlacesCube(Helper):
+    """Picks the cube and leaves it in the bin."""
+
+    def _look(self, signal: np.ndarray) -> None:
+        self._cube, self._bin = signal[:3], signal[5:7]
+        self._turn = float(np.arctan2(signal[3], signal[4])) / 4
+
+    def _progress(self) -> tuple[int, float]:
         apart = float(np.linalg.norm(self._cube - self._tool))
         over = float(np.linalg.norm(self._cube[:2] - self._bin))
         inside = over < 0.05 and self._cube[2] < TABLE_M + 0.05
@@ -125,14 +152,6 @@ class Helper:
         if self._cube[2] > TABLE_M + 0.1 and apart < 0.05:
             return 1, 1.5 + np.exp(-5 * over)
         return 0, np.exp(-5 * apart) + min(max(self._cube[2] - TABLE_M - 0.02, 0.0) / 0.1, 0.4)
-
-    def _free(self) -> bool:
-        return bool(self._tool[2] > TABLE_M + 0.12)
-
-    def _done(self) -> bool:
-        return bool(self._width > 0.07 and self._tool[2] > TABLE_M + 0.15)
-
-    # ------------------------------------------------------------ what is done about it
 
     def _help(self) -> Twist:
         apart = np.linalg.norm((self._cube - self._tool)[:2])
@@ -158,11 +177,98 @@ class Helper:
             return self._towards(self._cube - np.array([0, 0, 0.003]), 1.0, self._turn)
         return self._towards(self._cube - np.array([0, 0, 0.003]), -1.0)
 
-    def _towards(self, goal: np.ndarray, gripper: float, turn: float = 0.0) -> Twist:
-        step = (goal - self._tool) / (0.35 * SPEED_M_S)
-        step = step / max(1.0, float(np.linalg.norm(step)))
-        yaw = float(np.clip(turn / (0.35 * SPEED_RAD_S), -1, 1))
-        return Twist((float(step[0]), float(step[1]), float(step[2])), yaw, gripper)
+
+class InsertsPeg(Helper):
+    """Picks the peg up, aligns it with the hole and lowers it in."""
+
+    _GRIP_M, _HALF_M, _BLOCK_M = 0.025, 0.05, 0.04  # held above its middle; half the peg; the block's height
+    _aligned = _lowering = _tries = 0  # steps it has been over the hole, steps it still goes down, failed tries
+
+    def _look(self, signal: np.ndarray) -> None:
+        self._peg, self._block = signal[:3], signal[5:8]
+        self._turn = float(np.arctan2(signal[3], signal[4])) / 4  # to the peg
+        self._turn_in = float(np.arctan2(signal[8], signal[9])) / 4  # to the hole
+
+    def _lost(self) -> bool:
+        return bool(self._peg[2] < TABLE_M + 0.03)  # it lies on the table
+
+    def _progress(self) -> tuple[int, float]:
+        apart = float(np.linalg.norm(self._peg + np.array([0, 0, self._GRIP_M]) - self._tool))
+        over = float(np.linalg.norm((self._peg - self._block)[:2]))
+        foot = float(self._peg[2] - self._HALF_M - self._block[2])
+        if over < 0.01 and foot < 0.01:
+            return 3, 3.0
+        if over < 0.01:
+            return 1, 1.5 + np.exp(-5 * over) + 5 * (0.1 - foot)
+        if foot > 0.06 and apart < 0.04:
+            return 1, 1.5 + np.exp(-5 * over)
+        return 0, np.exp(-5 * apart) + min(max(foot, 0.0) / 0.06, 0.4)
+
+    def _help(self) -> Twist:
+        grip = self._peg + np.array([0, 0, self._GRIP_M])
+        apart = float(np.linalg.norm((grip - self._tool)[:2]))
+        held = np.linalg.norm(grip - self._tool) < 0.03 and self._width < 0.04
+        if self._progress()[0] == 3:
+            up = np.array([*self._tool[:2], TABLE_M + 0.25])
+            return self._towards(up if self._width > 0.06 else self._tool, 1.0)
+        if held:
+            return self._insert()
+        if apart < 0.008 and abs(self._turn) < 0.08:
+            return self._towards(grip, 1.0 if self._tool[2] > grip[2] + 0.006 else -1.0, self._turn)
+        low = apart > 0.03 and self._tool[2] < TABLE_M + 0.2
+        aim = np.array([*self._tool[:2], TABLE_M + 0.22]) if low else grip + np.array([0, 0, 0.11])
+        if apart < 0.02 and self._tool[2] < grip[2] + 0.1:
+            aim = np.array([*grip[:2], self._tool[2]])
+        return self._towards(aim, 1.0, self._turn)
+
+    def _insert(self) -> Twist:
+        """Align in the air and go straight down; where the peg does not enter, lift it and try beside."""
+        free = float(self._peg[2] - self._HALF_M - self._block[2]) - self._BLOCK_M
+        turn = 2.4 * self._tries  # a spiral, a millimetre wider every other time
+        beside = 0.0005 * self._tries * np.array([np.cos(turn), np.sin(turn)])
+        away = (self._block - self._peg)[:2] + beside
+        over = float(np.linalg.norm(away))
+        entered = free < -0.008 and over < 0.015
+        if self._lowering > 0 or entered:
+            self._lowering -= 1
+            self._tries += self._lowering == 0 and not entered
+            return self._towards(self._tool + np.array([0, 0, -0.03]), -1.0, 0.0, 0.03)
+        if over > 0.03:
+            up = free < 0.02 and over > 0.05
+            goal = [0.0, 0.0, 0.1] if up else [*away, 0.04 - free]
+            return self._towards(self._tool + np.array(goal), -1.0, 0.0 if up else self._turn_in, 0.12)
+        self._aligned = self._aligned + 1 if over < 0.0015 and abs(self._turn_in) < 0.03 and free > 0.004 else 0
+        self._lowering = round(0.75 * RATE_HZ) if self._aligned > 3 else 0
+        return self._towards(self._tool + np.array([*away, 0.008 - free]), -1.0, self._turn_in, 0.04)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A task, who helps in it, and how much of everything there is."""
+
+    env: str
+    helper: type[Helper]
+    patience_s: float
+    first: int  # demonstrations
+    each: int  # rollouts a round
+    rounds: int
+    steps: int  # of training
+    width: int  # of the network
+    rewind: float  # weight of the way back
+
+    def robot(self) -> RobotConfig:
+        """Return the twin of the task."""
+        ros = RosRobotConfig(
+            "forward", rate_hz=100.0, gripper_topic="/gripper_controller/commands", gripper_joint="finger_joint1"
+        )
+        twin = TwinOptions(self.env.removeprefix("robolearn/"), "forward")
+        return RobotConfig(ros=ros, safety=SafetyConfig(), base_m=BASE_M, jog_m_s=SPEED_M_S, twin=twin)
+
+
+SETTINGS = {
+    "peg_insertion": Setting("robolearn/peg_insertion", InsertsPeg, 1.5, 24, 24, 2, 3000, 256, 0.0),
+    "pick_place": Setting("pick_place", PlacesCube, 2.0, 4, 12, 2, 1500, 512, 1.0),
+}
 
 
 def open_sink(folder: Path) -> Any:
@@ -170,35 +276,37 @@ def open_sink(folder: Path) -> Any:
     return lambda spec: resolve("sink", "lerobot")(folder, spec, {"append": (folder / "meta").is_dir()})
 
 
-def demonstrate(folder: Path, seeds: range, steps: int | None = None) -> dict[str, int]:
+def demonstrate(setting: Setting, folder: Path, seeds: range, steps: int | None = None) -> dict[str, int]:
     """Add demonstrations to a dataset, one per seed or until they took `steps`; returns their numbers."""
     counts = {"episodes": 0, "human_steps": 0}
     for seed in seeds:
         if steps is not None and counts["human_steps"] >= steps:
             break
-        helper = Helper()
-        commands.record(ROBOT, helper, open_sink(folder), "", 1, MAX_STEPS / RATE_HZ, RATE_HZ, True, "ee_pose", seed)
-        counts["episodes"] += 1
+        helper, seconds = setting.helper(), MAX_STEPS / RATE_HZ
+        done = commands.record(
+            setting.robot(), helper, open_sink(folder), "", 1, seconds, RATE_HZ, True, "ee_pose", seed
+        )
+        counts["episodes"] += done["episodes"]
         counts["human_steps"] += helper.steps
     return counts
 
 
-def correct(folder: Path, checkpoint: Path, seeds: range) -> dict[str, int]:
+def correct(setting: Setting, folder: Path, checkpoint: Path, seeds: range) -> dict[str, int]:
     """Let the policy act, the helper beside it, and add the episodes to a dataset."""
-    counts = {"successes": 0, "interventions": 0, "steps": 0, "human_steps": 0}
-    actor = robolearn.load(checkpoint)
+    counts = {"successes": 0, "discarded": 0, "interventions": 0, "steps": 0, "human_steps": 0}
+    actor, robot = robolearn.load(checkpoint), setting.robot()
     for seed in seeds:
-        result = commands.rollout(
-            ROBOT, actor, 1, 8, MAX_STEPS, seed, Helper(2.0), open_sink(folder), "", True, "ee_pose"
-        )
+        helper = setting.helper(setting.patience_s)
+        result = commands.rollout(robot, actor, 1, 8, MAX_STEPS, seed, helper, open_sink(folder), "", True, "ee_pose")
         (outcome,) = result["episodes"]
         counts["successes"] += outcome["success"]
+        counts["discarded"] += not outcome["success"]
         for key in ("interventions", "steps", "human_steps"):
             counts[key] += outcome[key]
     return counts
 
 
-def clone(folder: Path, out: Path, steps: int, weights: dict[str, Any] | None) -> Path:
+def clone(setting: Setting, folder: Path, out: Path, weights: dict[str, Any] | None) -> Path:
     """Train a flow policy on a dataset and return its checkpoint."""
     relative = {
         "name": "relative_action",
@@ -206,9 +314,9 @@ def clone(folder: Path, out: Path, steps: int, weights: dict[str, Any] | None) -
         "angles": ["yaw"],
     }
     plain = {
-        "policy": {"name": "flow", "network": {"name": "mlp", "width": 512, "depth": 2}},
+        "policy": {"name": "flow", "network": {"name": "mlp", "width": setting.width, "depth": 2}},
         "data": {"path": str(folder), "keys": KEYS, "transforms": [relative], "weights": weights},
-        "train": {"steps": steps, "ema_decay": 0.998, "ema_every": 4, "save_every": 100_000},
+        "train": {"steps": setting.steps, "ema_decay": 0.998, "ema_every": 4, "save_every": 100_000},
         "seed": 0,
         "out": str(out),
         "device": "cpu",
@@ -217,9 +325,9 @@ def clone(folder: Path, out: Path, steps: int, weights: dict[str, Any] | None) -
     return robolearn.train(parse_run(plain)).checkpoint
 
 
-def evaluate(checkpoint: Path, episodes: int) -> dict[str, Any]:
+def evaluate(name: str, checkpoint: Path, episodes: int) -> dict[str, Any]:
     """Return success without help in the simulated task, at the helper's pace."""
-    env = robolearn.make_env("pick_place", num_envs=50, options={"max_steps": MAX_STEPS})
+    env = robolearn.make_env(name, num_envs=50, options={"max_steps": MAX_STEPS})
     rate = robolearn.evaluate(robolearn.load(checkpoint), env, EvalConfig(episodes=episodes)).success
     return {"value": rate.value, "low": rate.low, "high": rate.high, "episodes": episodes}
 
@@ -254,47 +362,58 @@ class Parts:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=sorted(SETTINGS), default="peg_insertion")
     parser.add_argument("--folder", type=Path, default=Path("outputs/interventions"))
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    measure(Parts(given.folder, given.minutes), Options(given.quick, given.json))
+    measure(SETTINGS[given.task], Parts(given.folder / given.task, given.minutes), Options(given.quick, given.json))
 
 
-def measure(parts: Parts, options: Options) -> list[Row]:
+def measure(setting: Setting, parts: Parts, options: Options) -> list[Row]:
     """Return one row per round and way of learning."""
-    first, each, rounds, steps, episodes = (4, 3, 1, 200, 20) if options.quick else (4, 12, 2, 1500, 300)
+    episodes = 20 if options.quick else 300
+    if options.quick:
+        setting = replace(setting, each=3, rounds=1, steps=200)
     rows: list[Row] = []
 
     def learn(name: str, data: str, weights: dict[str, Any] | None, note: str) -> Path:
-        out = parts.folder / f"run_{name}"
-        checkpoint = Path(parts.once(f"trained_{name}", lambda: str(clone(parts.folder / data, out, steps, weights))))
-        rows.append(row(name, parts.once(f"evaluated_{name}", lambda: evaluate(checkpoint, episodes)), note))
+        folder, out = parts.folder / data, parts.folder / f"run_{name}"
+        checkpoint = Path(parts.once(f"trained_{name}", lambda: str(clone(setting, folder, out, weights))))
+        rate = parts.once(f"evaluated_{name}", lambda: evaluate(setting.env, checkpoint, episodes))
+        rows.append(row(name, rate, note))
         finish(rows, options)  # a long run leaves what it has
         return checkpoint
 
-    counts = parts.grown("first", "", lambda folder: demonstrate(folder, range(1000, 1000 + first)))
-    policy = learn("cloned", "first", None, f"{first} demonstrations, {counts['human_steps']} human steps")
+    demos = range(1000, 1000 + setting.first)
+    counts = parts.grown("first", "", lambda folder: demonstrate(setting, folder, demos))
+    policy = learn("cloned", "first", None, f"{setting.first} demonstrations, {counts['human_steps']} human steps")
     corrected = by_steps = by_episodes = "first"
-    for number in range(1, rounds + 1):
-        seeds, actor = range(10_000 * number, 10_000 * number + each), policy
+    for number in range(1, setting.rounds + 1):
+        seeds, actor = range(10_000 * number, 10_000 * number + setting.each), policy
         before, corrected = corrected, f"corrected{number}"
-        counts = parts.grown(corrected, before, lambda folder, a=actor, s=seeds: correct(folder, a, s))
+        counts = parts.grown(corrected, before, lambda folder, a=actor, s=seeds: correct(setting, folder, a, s))
         human = counts["human_steps"]
         before, by_steps = by_steps, f"by_steps{number}"
-        fewer = parts.grown(by_steps, before, lambda folder, s=seeds, h=human: demonstrate(folder, s, h))
+        fewer = parts.grown(by_steps, before, lambda folder, s=seeds, h=human: demonstrate(setting, folder, s, h))
         before, by_episodes = by_episodes, f"by_episodes{number}"
-        more = parts.grown(by_episodes, before, lambda folder, s=seeds: demonstrate(folder, s))
+        more = parts.grown(by_episodes, before, lambda folder, s=seeds: demonstrate(setting, folder, s))
         said = ", ".join(f"{value} {key}" for key, value in counts.items())
-        weights = {"share": 0.5, "before_s": 2.0}
-        policy = learn(f"round{number}_weighted", corrected, weights, f"{each} more rollouts: {said}")
-        learn(f"round{number}_unweighted", corrected, None, "the same")
+        weights = {"share": 0.5, "before_s": 2.0, "rewind": setting.rewind}
+        policy = learn(f"round{number}_weighted", corrected, weights, f"{setting.each} more rollouts: {said}")
+        note = f"{fewer['episodes']} more demonstrations, {fewer['human_steps']} human steps"
+        learn(f"round{number}_demonstrations_equal_human_steps", by_steps, None, note)
+        learn(f"round{number}_unweighted", corrected, None, "the same rollouts")
+        note = f"{more['episodes']} more demonstrations, {more['human_steps']} human steps"
+        learn(f"round{number}_demonstrations_equal_episodes", by_episodes, None, note)
         alone = {**weights, "policy": 0.0, "rewind": 0.0}
-        learn(f"round{number}_human_alone", corrected, alone, "the same, steps of the policy and rewinds left out")
-        for name, data, added in (("human_steps", by_steps, fewer), ("episodes", by_episodes, more)):
-            note = f"{added['episodes']} more demonstrations, {added['human_steps']} human steps"
-            learn(f"round{number}_demonstrations_equal_{name}", data, None, note)
+        learn(
+            f"round{number}_human_alone",
+            corrected,
+            alone,
+            "the same rollouts, steps of the policy and rewinds left out",
+        )
     return rows
 
 

@@ -140,6 +140,7 @@ _TABLE: dict[str, dict[str, str]] = {
     "scene": {
         "board": "robolearn.hardware.board_scene:open_scene",
         "file": "robolearn.envs.file_scene:open_scene",
+        "peg_insertion": "robolearn.envs.robot_scene:open_scene",
         "pick_place": "robolearn.envs.robot_scene:open_scene",
         "reach": "robolearn.envs.robot_scene:open_scene",
     },
