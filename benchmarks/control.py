@@ -1,4 +1,4 @@
-"""The executor's timing and motion: tick lateness, tracking lag, jerk at splices, success over delay.
+"""The executor's timing and motion: tick lateness, tracking lag, jerk at splices, error over delay.
 
 Lateness is measured in real time, alone and beside a process that computes without pause; the rest runs
 on a simulated clock and does not depend on the machine. The peer of an error is an executor that waits for
