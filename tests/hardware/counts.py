@@ -536,7 +536,7 @@ def collect(name: str, folder: Path, end_s: float = float("inf")) -> list[dict[s
 def summarise(pieces: list[dict[str, Any]]) -> dict[str, Any]:
     """Add up the pieces of a count; of lists of times it gives quantiles."""
     total: dict[str, Any] = {"pieces": len(pieces)}
-    for key, first in pieces[0].items():
+    for key, first in (pieces[0] if pieces else {}).items():
         values = [piece[key] for piece in pieces]
         if isinstance(first, bool):
             total[key] = all(values)
