@@ -54,7 +54,7 @@ def small_rows(rounds: int, many: int) -> list[Row]:
         "onestep_ms": ours(LIFT, {"name": "meanflow", "steps": 1, "history": 1, "network": WIDE}),
         "ddim10_ms": ours(LIFT, {"name": "diffusion", "sampler": ddim, "history": 1, "network": WIDE}),
     }
-    times |= interleave({key: call for key, (call, _) in pair.items()}, rounds // 10, {}, block=10)
+    times |= interleave({key: call for key, (call, _) in pair.items()}, max(2, rounds // 50), {}, block=50)
     calls |= pair
     rows = [row(key, times[key], None, note=f"MLP, {calls[key][1]:,} parameters") for key in times]
     against = Row(
