@@ -5,7 +5,7 @@ initial states, with the same noise. They are runs that these commands leave, an
 is in the file that `--json` names (ROBOLEARN_RUNS names another folder than `outputs`):
 
     robolearn demo task=lift_clone out=outputs/lift_clone
-    robolearn reproduce robosuite_lift out=outputs/robosuite_lift        # and robosuite_can
+    robolearn reproduce robosuite_lift out=outputs/robosuite_lift
 
 The other rows are the scripted experts' success on the lean model, with the exact model's as peer.
 """
@@ -34,7 +34,7 @@ from robolearn.rollout import ExpertController, rollout
 
 SEED = 100_000
 # row → run
-POLICIES = {"lift_policy": "lift_clone", "robosuite_lift": "robosuite_lift", "robosuite_can": "robosuite_can"}
+POLICIES = {"lift_policy": "lift_clone", "robosuite_lift": "robosuite_lift"}
 
 
 class Robosuite(RowsEnv):

@@ -71,6 +71,7 @@ NOTES = {
     ("pick_place", "regression"): "A deterministic policy predicts the median action, and at poses that the "
     "demonstrations leave within a step or two that is to stay; after an eighth of this training it never closed its "
     "gripper. Samples of the other methods get out of it.",
+    ("pick_place", "oft"): "As `regression`: within a millimetre of the cube it predicts to stay.",
     ("pick_place", "meanflow_logit"): "Times drawn as in the paper hardly visit t=0, where the only step starts; "
     "uniform ones do (row meanflow).",
 }
