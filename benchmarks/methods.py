@@ -72,8 +72,8 @@ NOTES = {
     "demonstrations leave within a step or two that is to stay; after an eighth of this training it never closed its "
     "gripper. Samples of the other methods get out of it.",
     ("pick_place", "oft"): "As `regression`: within a millimetre of the cube it predicts to stay.",
-    ("pick_place", "tokens_beast"): "0.15 M parameters do not fit this budget (2.2 nats a token at its end), and tokens "
-    "decoded all at once do not know of each other.",
+    ("pick_place", "tokens_beast"): "0.15 M parameters do not fit this budget (2.2 nats a token at its end), and "
+    "tokens decoded all at once do not know of each other.",
     ("pick_place", "flow1"): "One Euler step from noise ends at the mean of all chunks, which is nearly to stay.",
     ("pick_place", "meanflow_logit"): "Times drawn as in the paper hardly visit t=0, where the only step starts; "
     "uniform ones do (row meanflow).",
