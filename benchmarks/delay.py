@@ -16,23 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from control import HOME, FollowingArm
 
 import robolearn
 from robolearn.benchmark import Options, Row, finish, parse_options
 from robolearn.buffer import ObservationBuffer
-from robolearn.contracts import Actor, Observations, RobotState
+from robolearn.contracts import Actor, Observations
 from robolearn.evaluation import EvalConfig, EvalResult, evaluate_controller
 from robolearn.hardware.executor import Executor, ExecutorConfig
 from robolearn.hardware.limits import SafetyConfig, limits_of
 from robolearn.hardware.ring import Ring
-from robolearn.hardware.ros_robot import robot_spec
 from robolearn.robots.panda import PANDA
 from robolearn.rollout import PolicyController
 from robolearn.seeding import policy_noise
 
 CHECKPOINT = Path(__file__).parent / "checkpoints" / "pusht_flow"
 PERIOD_S, EXECUTE, TEMPERATURE, SEED = 0.1, 4, 0.5, 100_000
-HOME, BLEND_S, TICK_NS = np.array(PANDA.home_rad), 0.1, 2_000_000
+BLEND_S, TICK_NS = 0.1, 2_000_000
 WAYS = ("synchronous", "splice", "real-time chunking")
 _ROW = np.zeros(1, np.int64)
 
@@ -114,48 +114,29 @@ def chunks_of(way: str, delay_steps: int, episode: int) -> list[np.ndarray]:
     return [np.asarray(chunk[0]) * 3e-4 for chunk in kept.chunks]
 
 
-class FollowingArm:
-    """Follows every set-point at once."""
-
-    spec = robot_spec(PANDA, 500.0, gripper=False)
-
-    def __init__(self):
-        self.now, self.position, self.sent = 10**10, HOME.copy(), []
-
-    def connect(self): ...
-
-    def close(self): ...
-
-    def read(self):
-        return RobotState(self.now, PANDA.joints, self.position, np.zeros(7))
-
-    def send(self, positions_rad, stamp_ns):
-        self.position = positions_rad
-        self.sent.append(positions_rad)
-        return positions_rad
-
-
-def jerks(chunks: list[np.ndarray], delay_steps: int, blend_s: float = BLEND_S) -> tuple[float, float]:
+def jerks(chunks: list[np.ndarray], delay_steps: int) -> tuple[float, float]:
     """Play chunks through the executor; returns the largest jerk [rad/s3] near their arrivals and elsewhere."""
-    arm, ring = FollowingArm(), Ring.create((len(chunks[0]), 7))
+    now = start = 10**10
+    arm, ring = FollowingArm(lambda: now), Ring.create((len(chunks[0]), 7))
     limits = limits_of(PANDA, 500.0, SafetyConfig(tool_m_s=1.5, workspace_high_m=(0.9, 0.9, 1.5)))
-    executor = Executor(limits, arm, ring, ExecutorConfig(PERIOD_S, blend_s))
-    executor.request("arm", arm.now)
+    executor = Executor(limits, arm, ring, ExecutorConfig(PERIOD_S, BLEND_S))
+    executor.request("arm", now)
     begin, meets = chunks[0][0], []
     waiting = [(EXECUTE * i, chunk) for i, chunk in enumerate(chunks)]
-    start, every = arm.now, round(1e9 * PERIOD_S)
-    while arm.now < start + every * EXECUTE * len(chunks):
+    every = round(1e9 * PERIOD_S)
+    while now < start + every * EXECUTE * len(chunks):
         delay = 0 if waiting and waiting[0][0] == 0 else delay_steps
-        if waiting and arm.now >= start + every * (waiting[0][0] + delay):
+        if waiting and now >= start + every * (waiting[0][0] + delay):
             asked, chunk = waiting.pop(0)
             targets = np.tile(HOME, (len(chunk), 1))
             targets[:, 5:] += chunk - begin
             ring.write(start + every * asked, targets)
             meets.append(len(arm.sent))
-        executor.tick(arm.now)
-        arm.now += TICK_NS
+        executor.tick(now)
+        now += TICK_NS
     ring.remove()
-    jerk = np.abs(np.diff(arm.sent, 3, axis=0)).max(1) / (1e-9 * TICK_NS) ** 3
+    sent = [position for _, position in arm.sent]
+    jerk = np.abs(np.diff(sent, 3, axis=0)).max(1) / (1e-9 * TICK_NS) ** 3
     near = np.zeros(len(jerk), bool)
     for tick in meets[1:]:
         near[max(tick - 4, 0) : tick + round(BLEND_S * 500) + 2] = True

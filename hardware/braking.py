@@ -1,10 +1,12 @@
 """Jerk-limited motion of several joints at once, in closed form."""
 
+from typing import Any
+
 import numpy as np
 
 from robolearn.hardware.limits import Limits
 
-__all__ = ["approach", "brake", "stopping"]
+__all__ = ["approach", "brake", "least_jerk", "stopping"]
 
 _BRISK = 0.8  # share of the limits that an approach plans with
 
@@ -73,3 +75,11 @@ def _tool_share(limits: Limits, position: np.ndarray, velocity: np.ndarray) -> f
     before, after = limits.kinematics.tool(np.stack([position, position + velocity * limits.period_s]))
     speed = float(np.linalg.norm(after - before)) / limits.period_s
     return min(1.0, 0.9 * limits.options.tool_m_s / speed) if speed > 0 else 1.0
+
+
+def least_jerk(share: Any) -> tuple[Any, Any]:
+    """Return how far a motion of least jerk from 0 to 1 is at `share` of its time, and its rate there [1/time].
+
+    It begins and ends at rest, without acceleration (Flash and Hogan 1985, "The coordination of arm movements").
+    """
+    return share**3 * (10 - 15 * share + 6 * share**2), 30 * share**2 * (1 - share) ** 2

@@ -14,6 +14,7 @@ import numpy as np
 from robolearn.contracts import Robot, RobotState
 from robolearn.errors import HardwareError
 from robolearn.hardware import safety
+from robolearn.hardware.braking import least_jerk
 from robolearn.hardware.limits import Limits
 from robolearn.hardware.ring import Record, Ring
 from robolearn.hardware.safety import Command, Decision, Mode, SafetyState
@@ -146,10 +147,9 @@ class Executor:
             return None, None
         fade = (now_s[0] - self._faded_from_s) / self.config.blend_s if self.config.blend_s > 0 else 1.0
         (before,), (before_rate,), (before_left,) = self._old.sample(now_s) if fade < 1.0 else _NO_SAMPLE
-        if before_left > 0:  # a quintic: the mixture keeps position, rate and acceleration continuous
-            share = fade**3 * (10 - 15 * fade + 6 * fade**2)
-            slope = 30 * fade**2 * (1 - fade) ** 2 / self.config.blend_s
-            rate = before_rate + share * (rate - before_rate) + slope * (position - before)
+        if before_left > 0:  # the mixture keeps position, rate and acceleration continuous
+            share, slope = least_jerk(fade)
+            rate = before_rate + share * (rate - before_rate) + slope / self.config.blend_s * (position - before)
             position = before + share * (position - before)
         joints = len(self.limits.names)
         gripper_m = float(position[joints]) if len(position) > joints else None

@@ -7,6 +7,7 @@ import numpy as np
 from robolearn.errors import HardwareError
 from robolearn.hardware import board
 from robolearn.hardware.board import CalibrateConfig, View, detect, viewpoints
+from robolearn.hardware.braking import least_jerk
 from robolearn.hardware.calibration import Calibration
 from robolearn.hardware.deploy import RobotConfig, open_calibration
 from robolearn.hardware.observe import Reading
@@ -52,7 +53,7 @@ def _look_around(session: Session, options: CalibrateConfig) -> tuple[list[View]
         steps = max(4, int(np.ceil(1.9 * np.abs(away).max() / _CALM_RAD_S / session.period_s)))
         share = np.linspace(0, 1, steps + 1)[1:, None]
         dwell = round(_DWELL_S / session.period_s)
-        path.append(path[-1][-1] + (10 - 15 * share + 6 * share**2) * share**3 * away)  # least jerk
+        path.append(path[-1][-1] + least_jerk(share)[0] * away)
         path.append(np.tile(pose, (dwell, 1)))
         stops.append(sum(map(len, path)) - 1)
     width = session.arm_constants.gripper.width_m if start.gripper_m is None else start.gripper_m
