@@ -35,10 +35,9 @@ class Trained:
     ):
         self.name, self.module, self._clip, self._tau = name, module, clip_norm, tau
         self.slow = copy.deepcopy(module).requires_grad_(False) if tau else module
-        self._parameters = [value for value in module.parameters() if value.requires_grad]
-        names = [key for key, value in module.named_parameters() if value.requires_grad]
-        slow = dict(self.slow.named_parameters())
-        self._slow = _joined([slow[key] for key in names]) if tau else None
+        trained = {key: value for key, value in module.named_parameters() if value.requires_grad}
+        self._parameters = list(trained.values())
+        self._slow = _joined([self.slow.get_parameter(key) for key in trained]) if tau else None
         self._weights = nn.Parameter(_joined(self._parameters))
         self._optimizer: Any = torch.optim.AdamW([self._weights], lr=rate, weight_decay=weight_decay, fused=True)
 
