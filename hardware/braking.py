@@ -1,14 +1,15 @@
 """Jerk-limited motion of several joints at once, in closed form."""
 
-from typing import Any
-
 import numpy as np
 
 from robolearn.hardware.limits import Limits
 
-__all__ = ["approach", "brake", "least_jerk", "stopping"]
+__all__ = ["approach", "brake", "fading", "least_jerk", "stopping"]
 
 _BRISK = 0.8  # share of the limits that an approach plans with
+# Coefficients of the three quintics in [0, 1] that begin with a position, a rate or an acceleration of 1, and nothing
+# else of the three, and end with none.
+_QUINTICS = np.array([[1, 0, 0, -10, 15, -6], [0, 1, 0, -6, 8, -3], [0, 0, 0.5, -1.5, 1.5, -0.5]])
 
 
 def brake(limits: Limits, position: np.ndarray, velocity: np.ndarray, acceleration: np.ndarray) -> np.ndarray:
@@ -77,9 +78,23 @@ def _tool_share(limits: Limits, position: np.ndarray, velocity: np.ndarray) -> f
     return min(1.0, 0.9 * limits.options.tool_m_s / speed) if speed > 0 else 1.0
 
 
-def least_jerk(share: Any) -> tuple[Any, Any]:
-    """Return how far a motion of least jerk from 0 to 1 is at `share` of its time, and its rate there [1/time].
+def least_jerk(share: np.ndarray) -> np.ndarray:
+    """Return how far a motion of least jerk from 0 to 1 is at `share` of its time; it begins and ends at rest.
 
-    It begins and ends at rest, without acceleration (Flash and Hogan 1985, "The coordination of arm movements").
+    Flash and Hogan 1985, "The coordination of arm movements".
     """
-    return share**3 * (10 - 15 * share + 6 * share**2), 30 * share**2 * (1 - share) ** 2
+    return share**3 * (10 - 15 * share + 6 * share**2)
+
+
+def fading(gap: np.ndarray, duration_s: float, time_s: float) -> np.ndarray:
+    """Return what is left of a `gap` [3,J] at `time_s` while least jerk takes it to nothing within `duration_s`.
+
+    Rows are position, rate and acceleration; all three continue at 0 s and are zero from the end on.
+    """
+    share = min(time_s / duration_s, 1.0) if duration_s > 0 else 1.0
+    if share >= 1.0:
+        return np.zeros_like(gap)
+    power, scale = np.arange(6), np.array([1.0, duration_s, duration_s**2])
+    falling = [np.ones(6), power, power * (power - 1)]
+    terms = np.array([f * share ** np.maximum(power - i, 0) for i, f in enumerate(falling)])
+    return terms @ _QUINTICS.T @ (gap * scale[:, None]) / scale[:, None]

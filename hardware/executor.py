@@ -14,7 +14,7 @@ import numpy as np
 from robolearn.contracts import Robot, RobotState
 from robolearn.errors import HardwareError
 from robolearn.hardware import safety
-from robolearn.hardware.braking import least_jerk
+from robolearn.hardware.braking import fading
 from robolearn.hardware.limits import Limits
 from robolearn.hardware.ring import Record, Ring
 from robolearn.hardware.safety import Command, Decision, Mode, SafetyState
@@ -23,7 +23,6 @@ from robolearn.plan import ChunkPlan
 __all__ = ["STATUS", "Executor", "ExecutorConfig", "run", "states_ring", "status_ring"]
 
 _ROW = np.zeros(1, np.int64)
-_NO_SAMPLE = (np.zeros((1, 0)), np.zeros((1, 0)), np.zeros(1))
 _MODES = tuple(Mode)
 _EVENTS = (
     "starved", "limited", "braking", "position", "shape", "not_finite", "late", "order", "start_too_far", "tracking",
@@ -74,8 +73,9 @@ class Executor:
         self.measured: RobotState | None = None
         self.missed, self.late_ns, self.ticks = 0, 0, 0
         self._chunks, self._status, self._states = chunks, status, states
-        self._plan, self._old = (ChunkPlan(1, *chunks.shape, config.chunk_period_s) for _ in range(2))
-        self._seen, self._start_ns, self._faded_from_s = 0, 0, -np.inf
+        self._plan = ChunkPlan(1, *chunks.shape, config.chunk_period_s)
+        self._gap, self._gap_s = np.zeros((3, chunks.shape[1])), 0.0  # what the newest chunk jumped by, and when
+        self._seen, self._start_ns = 0, 0
         self._gripper_m: float | None = None
 
     def request(self, verb: str, now_ns: int) -> None:
@@ -125,9 +125,13 @@ class Executor:
         if problem:
             self.counts[problem] += 1
             return
-        self._old, self._plan = self._plan, self._old
+        before, before_left = self._motion(now_ns)
         self._plan.splice(_ROW, np.array([1e-9 * record.stamp_ns]), record.values[None])
-        self._start_ns, self._faded_from_s = record.stamp_ns, 1e-9 * now_ns
+        self._gap[:] = 0.0
+        after, after_left = self._motion(now_ns)
+        if before_left > 0 and after_left > 0:
+            self._gap, self._gap_s = before - after, 1e-9 * now_ns
+        self._start_ns = record.stamp_ns
         self.counts["chunks"] += 1
 
     def _problem(self, record: Record, now_ns: int) -> str:
@@ -139,25 +143,23 @@ class Executor:
             return "chunk_stale"
         return "chunk_order" if record.stamp_ns <= self._start_ns else ""
 
+    def _motion(self, now_ns: int) -> tuple[np.ndarray, float]:
+        """Return position, rate and acceleration [3,K] wanted now, and for how long [s] the chunk still covers it."""
+        now_s = 1e-9 * now_ns
+        (motion,), (left,) = self._plan.sample(np.array([now_s]))
+        return motion + fading(self._gap, self.config.blend_s, now_s - self._gap_s), float(left)
+
     def _target(self, now_ns: int) -> tuple[Command | None, float | None]:
         """Return the joint target and the gripper width for now; None where no chunk covers it."""
-        now_s = np.array([1e-9 * now_ns])
-        (position,), (rate,), (left,) = self._plan.sample(now_s)
+        (position, rate, _), left = self._motion(now_ns)
         if left <= 0:
             return None, None
-        fade = (now_s[0] - self._faded_from_s) / self.config.blend_s if self.config.blend_s > 0 else 1.0
-        (before,), (before_rate,), (before_left,) = self._old.sample(now_s) if fade < 1.0 else _NO_SAMPLE
-        if before_left > 0:  # the mixture keeps position, rate and acceleration continuous
-            share, slope = least_jerk(fade)
-            rate = before_rate + share * (rate - before_rate) + slope / self.config.blend_s * (position - before)
-            position = before + share * (position - before)
         joints = len(self.limits.names)
         gripper_m = float(position[joints]) if len(position) > joints else None
         return Command(position[:joints], rate[:joints], now_ns), gripper_m
 
     def _forget(self) -> None:
         self._plan.restart(_ROW)
-        self._old.restart(_ROW)
         record = self._chunks.latest()  # decided before the arm was armed
         self._seen = record.number if record is not None else 0
 

@@ -53,7 +53,7 @@ def _look_around(session: Session, options: CalibrateConfig) -> tuple[list[View]
         steps = max(4, int(np.ceil(1.9 * np.abs(away).max() / _CALM_RAD_S / session.period_s)))
         share = np.linspace(0, 1, steps + 1)[1:, None]
         dwell = round(_DWELL_S / session.period_s)
-        path.append(path[-1][-1] + least_jerk(share)[0] * away)
+        path.append(path[-1][-1] + least_jerk(share) * away)
         path.append(np.tile(pose, (dwell, 1)))
         stops.append(sum(map(len, path)) - 1)
     width = session.arm_constants.gripper.width_m if start.gripper_m is None else start.gripper_m

@@ -42,26 +42,39 @@ class ChunkPlan:
         index = np.clip(self.index(now_s), 0, self._actions.shape[1] - 1)
         return self._actions[np.arange(len(index)), index]
 
-    def sample(self, now_s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the smooth path through the chunks at `now_s` [E]: position [E,A], rate [E,A] and time left [E].
+    def sample(self, now_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the smooth path through the chunks at `now_s` [E]: its motion [E,3,A] and the time left [E].
 
-        Between its actions a chunk is a cubic whose slopes are central differences; it has no time
-        left past its last action and before its first one, where it stands still.
+        The motion is position, rate and acceleration. Between its actions a chunk is a cubic whose slopes are central
+        differences; it has no time left past its last action and before its first one, where it stands still.
         """
         rows, size = np.arange(len(now_s)), self._actions.shape[1]
         place = (now_s - self._start_s) / self.period_s
         place[np.isnan(place)] = -1.0
         index = np.minimum(np.maximum(place, 0.0), max(size - 2, 0)).astype(np.int64)
         u = np.minimum(np.maximum(place - index, 0.0), 1.0)[:, None]
-        near = (np.maximum(index - 1, 0), index, np.minimum(index + 1, size - 1), np.minimum(index + 2, size - 1))
-        around = [self._actions[rows, at] for at in near]
+        around = [self._beyond(rows, index + i) for i in (-1, 0, 1, 2)]
         start, end = (around[2] - around[0]) / 2, (around[3] - around[1]) / 2
         step = around[2] - around[1]
-        position = around[1] + u * (start + u * (3 * step - 2 * start - end + u * (start + end - 2 * step)))
-        rate = start + u * (2 * (3 * step - 2 * start - end) + 3 * u * (start + end - 2 * step))
+        square, cube = 3 * step - 2 * start - end, start + end - 2 * step
         inside = (place >= 0) & (place <= size - 1)
+        moving = inside[:, None] / self.period_s
+        position = around[1] + u * (start + u * (square + u * cube))
+        rate = moving * (start + u * (2 * square + 3 * u * cube))
+        acceleration = moving / self.period_s * (2 * square + 6 * u * cube)
         left = np.where(inside, (size - 1 - place) * self.period_s, 0.0)
-        return position, np.where(inside[:, None], rate / self.period_s, 0.0), left
+        return np.stack([position, rate, acceleration], 1), left
+
+    def _beyond(self, rows: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """Return the actions at `index` [E]; one before the first and one past the last go on as a parabola."""
+        last = self._actions.shape[1] - 1
+        inside = self._actions[rows, np.clip(index, 0, last)]
+        if last < 2 or ((index >= 0) & (index <= last)).all():
+            return inside
+        inward = np.where(index < 0, 1, -1)
+        first, second, third = (self._actions[rows, np.clip(index, 0, last) + i * inward] for i in range(3))
+        outside = (index < 0) | (index > last)
+        return np.where(outside[:, None], 3 * (first - second) + third, inside)
 
     def remaining(self, rows: np.ndarray, now_s: np.ndarray) -> np.ndarray:
         """Return the not yet executed rest of each chunk [n,K,A], its last action repeated."""

@@ -153,6 +153,19 @@ def test_blending_lowers_the_jerk_of_splices(bench, home):
     assert jerk[0.1] < 0.15 * jerk[0.0]
 
 
+def test_a_chunk_that_comes_while_another_fades_in_is_smooth_too(bench, home):
+    draw = np.random.default_rng(0)
+    setup = bench(blend_s=0.2)
+    setup.arm()
+    for i in range(1000):
+        if i % 20 == 0:  # every 80 ms
+            offset = draw.normal(0, 0.002, 7)
+            setup.ask(lambda t, offset=offset: home + offset, 0.0)
+        setup.tick()
+    jerk = np.abs(np.diff(np.array(setup.robot.sent)[250:], 3, axis=0)).max() / 0.004**3
+    assert jerk < 2 * 60 * 3 * 2 * 0.002 / 0.2**3  # 60 d / T^3 of one quintic, with room for rates that go on
+
+
 def test_starvation_decelerates_then_latches(bench, home, checker):
     setup = bench()
     setup.arm()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from robolearn.errors import HardwareError
-from robolearn.hardware.braking import approach, brake, stopping
+from robolearn.hardware.braking import approach, brake, fading, stopping
 from robolearn.hardware.limits import limits_of
 from robolearn.hardware.safety import Command, Mode, SafetyState, arm, at_rest, disarm, hold, step, stop
 from robolearn.robots.panda import PANDA
@@ -333,6 +333,20 @@ def test_braking_ends_at_rest_from_any_motion(home):
             changes = np.diff(np.concatenate([velocity[None], rates]), axis=0) / limits.period_s
             assert np.abs(rates[-1]).max() < 1e-4
             assert (np.abs(changes) <= 1.001 * limits.acceleration_rad_s2).all()
+
+
+def test_a_gap_fades_smoothly_from_what_it_was_to_nothing():
+    gap = np.array([[0.01, -0.02], [0.3, 0.0], [2.0, -5.0]])
+    times, step = np.linspace(0.0, 0.2, 2001), 0.2 / 2000
+    way = np.array([fading(gap, 0.2, time) for time in times])
+    assert way[0] == pytest.approx(gap)
+    assert np.abs(way[-1]).max() == 0
+    assert np.abs(way[-2]).max() < 0.5  # the acceleration too goes to nothing, by 250 rad/s3 here
+    slopes = (way[2:] - way[:-2])[:, :2] / (2 * step)
+    assert slopes == pytest.approx(way[1:-1, 1:], abs=1e-2)
+    alone = np.array([fading(np.array([[0.01], [0.0], [0.0]]), 0.2, time)[0, 0] for time in times])
+    assert np.abs(np.diff(alone, 3)).max() / step**3 == pytest.approx(60 * 0.01 / 0.2**3, rel=0.01)
+    assert np.abs(fading(gap, 0.0, 0.0)).max() == np.abs(fading(gap, 0.2, 0.3)).max() == 0
 
 
 def test_a_target_that_never_rests_does_not_keep_the_arm_ramping_in(panda, home):
