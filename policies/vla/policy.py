@@ -191,12 +191,15 @@ class VLAPolicy(nn.Module):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the head's loss [B]; with exits, the mean of it and of the loss at one of them."""
         tokens, state = self.head.extend(self.prefix(batch), batch), self._state(batch)
-        loss = self.head.loss(self.backbone.encode(tokens), state, batch)
+        memory = self.backbone.encode(tokens)
+        loss = self.head.loss(memory, state, batch)
         metrics = {f"{self.config.head.name}_loss": loss.detach().mean()}
         if not self.config.exits:
             return loss, metrics
         drawn = self.config.exits[int(torch.randint(len(self.config.exits), ()))]
-        early = self.head.loss(self.backbone.encode(tokens, layers=drawn), state, batch)
+        # Keys and values of the first layers are there already; states after them are not.
+        known = memory.upto(drawn) if not self.head.reads_states else self.backbone.encode(tokens, layers=drawn)
+        early = self.head.loss(known, state, batch)
         return (loss + early) / 2, metrics | {"early_loss": early.detach().mean()}
 
     def sample(self, obs: Batch, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
@@ -216,7 +219,7 @@ class VLAPolicy(nn.Module):
     def prefix(self, batch: Batch) -> Tokens:
         """Return the embedded tokens of a batch: cameras by name and time, the instruction, proprioception."""
         views = torch.stack([read(batch, key) for key in self._pictures], 2)  # [B,T,V,3,H,W]
-        tokens = self.backbone.embed(views.flatten(1, 2), read(batch, self._prompt))
+        tokens = self.backbone.embed(views.flatten(1, 2), _trim(read(batch, self._prompt)))
         state = self._state(batch)
         return tokens if self.state is None or state is None else tokens.append(self.state(state), "next")
 
@@ -309,6 +312,13 @@ def _check_pictures(backbone: Backbone, spec: Spec, keys: list[str]) -> None:
             expected=f"one size (3, H, W), each side {wanted}",
             do="set policy.image_size=[H,W]",
         )
+
+
+def _trim(text: Tensor) -> Tensor:
+    """Return token numbers [B,N] without the last columns that hold none, where shapes may change at no cost."""
+    if text.is_floating_point() or text.device.type != "cpu" or torch.compiler.is_compiling():
+        return text
+    return text[:, : max(1, int((text >= 0).sum(1).max()))]
 
 
 def _square(side: int | None) -> tuple[int, int] | None:

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from robolearn.errors import ConfigError
+from robolearn.nets.backbones import BackboneConfig, build_backbone
+from robolearn.nets.backbones.smolvlm import SmolVLM
 from robolearn.transforms import ImageToFloat
 
 FAMILIES = ("smolvlm", "paligemma", "qwen2_5_vl", "qwen3_vl", "florence2", "openvla")
@@ -86,8 +88,23 @@ def test_padding_and_company_change_nothing(bench, family):
     with torch.inference_mode():
         chunk = policy.eval().sample(obs, noise)
         torch.testing.assert_close(policy.sample(longer, noise), chunk, rtol=0, atol=1e-5)
+        assert policy.prefix(longer).x.shape == policy.prefix(obs).x.shape  # columns that nobody uses cost nothing
         single = policy.sample({key: value[1:2] for key, value in obs.items()}, noise[1:2])
     torch.testing.assert_close(single, chunk[1:2], rtol=0, atol=1e-5)
+
+
+def test_eager_attention_sees_what_fused_attention_sees():
+    """The eager kernel of transformers adds masks to scores; ours say by a bool what is seen."""
+    texts, pictures = torch.tensor([[3, 4, 5, 6], [7, 8, -1, -1]]), torch.rand(2, 1, 3, 96, 96)
+    fused, eager = (
+        build_backbone(BackboneConfig("smolvlm", SmolVLM.SIZES[""] | {"attn_implementation": kind}))
+        for kind in ("sdpa", "eager")
+    )
+    eager.load_state_dict(fused.state_dict())
+    with torch.no_grad():
+        one, other = (backbone.encode(backbone.embed(pictures, texts)) for backbone in (fused, eager))
+    assert eager.language.config._attn_implementation == "eager"
+    torch.testing.assert_close(other.states[one.mask], one.states[one.mask], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "small"])
@@ -194,6 +211,14 @@ def test_early_exits_are_trained_and_taken(bench, head):
     assert loss.shape == (4,)
     assert "early_loss" in metrics
     assert [name for name, v in policy.named_parameters() if v.requires_grad and v.grad is None] == []
+    if head == "flow":  # its exits read the whole's keys and values, and nothing is computed twice
+        batch = bench.batch(pipeline, spec)
+        tokens, state = policy.prefix(batch), policy._state(batch)
+        losses = []
+        for memory in (policy.backbone.encode(tokens).upto(1), policy.backbone.encode(tokens, layers=1)):
+            torch.manual_seed(1)
+            losses.append(policy.head.loss(memory, state, batch))
+        torch.testing.assert_close(*losses, rtol=0, atol=1e-6)
     early = replace(config, exit=1).build(policy.spec)
     early.load_state_dict(policy.state_dict())
     obs, noise = bench.obs(pipeline, spec), bench.noise(policy)

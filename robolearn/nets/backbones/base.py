@@ -91,6 +91,10 @@ class Memory:
         keys, values = (tuple(part[:, :, :-count] for part in parts) for parts in (self.keys, self.values))
         return Memory(self.states[:, :-count], keys, values, self.mask[:, :-count], self.next - count)
 
+    def upto(self, layers: int) -> "Memory":
+        """Return the keys and values of the first `layers`; the states stay the last ones."""
+        return Memory(self.states, self.keys[:layers], self.values[:layers], self.mask, self.next)
+
     def repeat(self, count: int) -> "Memory":
         """Return the memory with each row `count` times, one after the other."""
         return self if count == 1 else self.map(lambda value: value.repeat_interleave(count, 0))

@@ -35,6 +35,14 @@ class HuggingBackbone(Backbone):
         self.head_dim = getattr(config, "head_dim", None) or self.width // self.heads
         self.rope_theta = float(config.rope_parameters["rope_theta"])
 
+    def layer(
+        self, number: int, x: Tensor, mask: Tensor, rotary: Any, before: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run one layer; the eager attention of transformers adds its mask to the scores instead of choosing by it."""
+        if self.language.config._attn_implementation == "eager":
+            mask = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, torch.finfo(x.dtype).min)
+        return super().layer(number, x, mask, rotary, before)
+
     def read(self, folder: Path) -> dict[str, Tensor]:
         """Return the weights of `folder`; raises `CheckpointError` listing each key that does not fit."""
         whole, info = type(self.vlm).from_pretrained(
