@@ -144,6 +144,11 @@ class BatchEnv(RowsEnv):
         """The present state of all rows, for task functions and experts."""
         return self._view
 
+    def picture(self, row: int, camera: str) -> np.ndarray:
+        """Return the picture [px,px,3] uint8 that an observation of `camera` has now."""
+        size = (self.options.image_px, self.options.image_px)
+        return self._cameras.picture(self.data[row], camera, size, int(self._look[row]))
+
     def refresh(self, row: int) -> None:
         """Bring `view` up to date after somebody else stepped the physics of a row."""
         self._gather(row)

@@ -7,14 +7,17 @@ from robolearn.contracts import RobotState
 from robolearn.envs.batch import BatchEnv
 from robolearn.envs.scene import BASE_M
 from robolearn.envs.suite import TaskConfig
+from robolearn.errors import EnvError
 from robolearn.robots import Arm
 
 __all__ = ["ArmScene", "TaskScene", "open_scene"]
 
 
 def open_scene(name: str, arm: Arm, image_px: int = 96) -> "TaskScene":
-    """Return the scene of the registered task `name` with `arm` at its table."""
+    """Return the scene of the registered task `name` with `arm` at its table; raises `EnvError` for two arms."""
     env = TaskConfig(name=name, robot=arm.name, image_px=image_px, threads=1).build(1)
+    if len(env.task.mounts) > 1:
+        raise EnvError("A twin has one arm.", found=f"{len(env.task.mounts)} in {name}", do="pick another scene")
     return TaskScene(env, arm)
 
 
@@ -55,7 +58,7 @@ class TaskScene(ArmScene):
 
     def __init__(self, env: BatchEnv, arm: Arm):
         super().__init__(env.model, env.data[0], arm, env.task.mounts[0].prefix)
-        self._env, self._image_px = env, env.options.image_px
+        self._env = env
         self._hold_s = (env.task.hold_steps - 1) / env.task.rate_hz
         self._held_from_s = np.inf
 
@@ -65,8 +68,8 @@ class TaskScene(ArmScene):
         self._held_from_s = np.inf
 
     def image(self, camera: str) -> np.ndarray:
-        """Return (H, W, 3) uint8 of a named camera."""
-        return self._env.render(0, camera, self._image_px, self._image_px)
+        """Return (H, W, 3) uint8 of a named camera, as the task's observations have it."""
+        return self._env.picture(0, camera)
 
     def environment_state(self) -> np.ndarray:
         """Return what the task lets a policy know about its objects [S]."""

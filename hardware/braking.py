@@ -91,7 +91,7 @@ def fading(gap: np.ndarray, duration_s: float, time_s: float) -> np.ndarray:
 
     Rows are position, rate and acceleration; all three continue at 0 s and are zero from the end on.
     """
-    share = min(time_s / duration_s, 1.0) if duration_s > 0 else 1.0
+    share = time_s / duration_s if duration_s > 0 else 1.0
     if share >= 1.0:
         return np.zeros_like(gap)
     power, scale = np.arange(6), np.array([1.0, duration_s, duration_s**2])

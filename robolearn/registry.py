@@ -142,7 +142,9 @@ _TABLE: dict[str, dict[str, str]] = {
         "file": "robolearn.envs.file_scene:open_scene",
         "peg_insertion": "robolearn.envs.robot_scene:open_scene",
         "pick_place": "robolearn.envs.robot_scene:open_scene",
+        "pick_place_language": "robolearn.envs.robot_scene:open_scene",
         "reach": "robolearn.envs.robot_scene:open_scene",
+        "robolearn/*": "robolearn.envs.robot_scene:open_scene",
     },
     # Where the tool of an arm is, and which joints bring it somewhere: `build(arm) -> data.reexpress.Tool`.
     "kinematics": {

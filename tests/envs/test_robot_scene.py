@@ -6,6 +6,7 @@ import pytest
 from robolearn.contracts import Scene
 from robolearn.envs.robot_scene import open_scene
 from robolearn.envs.suite import TaskConfig
+from robolearn.errors import EnvError
 from robolearn.registry import resolve
 from robolearn.robots.panda import PANDA
 
@@ -42,3 +43,19 @@ def test_joints_and_fingers_follow(scene):
     assert np.abs(state.velocity_rad_s).max() < 0.02
     assert state.stamp_ns - start.stamp_ns == pytest.approx(1e9 * 400 * scene.dt_s)
     assert scene.success() in (True, False)
+
+
+def test_a_camera_sees_what_the_environment_observes():
+    options = TaskConfig(name="reach", cameras=("wrist",), image_px=48)
+    obs, _ = options.build(1).reset(seed=[5])
+    scene = open_scene("reach", PANDA, 48)
+    scene.reset(5)
+    assert np.array_equal(scene.image("wrist"), obs["observation.images.wrist"][0])
+    scene.reset(6)
+    assert not np.array_equal(scene.image("wrist"), obs["observation.images.wrist"][0])
+
+
+def test_other_tasks_are_scenes_if_they_have_one_arm():
+    assert resolve("scene", "robolearn/stack")("robolearn/stack", PANDA).joint_names == PANDA.joints
+    with pytest.raises(EnvError, match="one arm"):
+        open_scene("robolearn/handover", PANDA)
