@@ -146,7 +146,7 @@ _LIFT = Script(
     ),
 )
 
-_BIN_M = np.array([0.1975, 0.4025])  # centre of the can's compartment
+_BIN_M = np.array([0.15, 0.35])  # in the can's compartment, this side of its centre: that is out of the arm's reach
 
 
 def _carry(target_m: np.ndarray, height_m: float) -> Callable:
@@ -180,11 +180,11 @@ _CAN = Script(
         Leg(_round_grasp(0.14), reach_m=0.02),
         Leg(_round_grasp(0.015), reach_m=0.01),
         Leg(_round_grasp(0.015), close=True, reach_m=0.05, reach_rad=1.0, least=8),
-        Leg(_raise_to(1.08), close=True, reach_m=0.03),
-        Leg(_carry(_BIN_M, 1.08), close=True, reach_m=0.02),
+        Leg(_raise_to(1.02), close=True, reach_m=0.03),
+        Leg(_carry(_BIN_M, 1.02), close=True, reach_m=0.02),
         Leg(_carry(_BIN_M, 0.92), close=True, reach_m=0.02, most=40),
         Leg(_carry(_BIN_M, 0.92), reach_m=0.1, least=6, most=10),
-        Leg(_raise_to(1.08), reach_m=-1.0, most=20),
+        Leg(_raise_to(1.02), reach_m=-1.0, most=20),
     ),
     carried=(4, 6),
 )
