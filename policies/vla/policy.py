@@ -219,7 +219,9 @@ class VLAPolicy(nn.Module):
     def prefix(self, batch: Batch) -> Tokens:
         """Return the embedded tokens of a batch: cameras by name and time, the instruction, proprioception."""
         views = torch.stack([read(batch, key) for key in self._pictures], 2)  # [B,T,V,3,H,W]
-        tokens = self.backbone.embed(views.flatten(1, 2), _trim(read(batch, self._prompt)))
+        text = read(batch, self._prompt)
+        # When acting the width stays: other last bits would come with the company a row has.
+        tokens = self.backbone.embed(views.flatten(1, 2), _trim(text) if self.training else text)
         state = self._state(batch)
         return tokens if self.state is None or state is None else tokens.append(self.state(state), "next")
 
