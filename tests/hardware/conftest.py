@@ -67,6 +67,36 @@ def modified_dh_tool(q):
     return (pose @ np.array([0, 0, 0.1065 + 0.097, 1.0]))[:3]
 
 
+class ListSink:
+    """Keeps frames and episodes in memory; reads them back."""
+
+    def __init__(self, spec):
+        self.spec, self.frames, self.episodes, self.closed = spec, [], [], False
+
+    def add_frame(self, frame):
+        self.frames.append(dict(frame))
+
+    def save_episode(self, metadata=None):
+        self.episodes.append((self.frames, metadata))
+        self.frames = []
+        return len(self.episodes) - 1
+
+    def discard_episode(self):
+        self.frames = []
+
+    def close(self):
+        self.closed = True
+
+    def read(self, episode, keys, start=0, stop=None):
+        return {key: np.array([frame[key] for frame in self.episodes[episode][0]]) for key in keys}
+
+
+@pytest.fixture
+def list_sink():
+    """Return the class, for tests that open sinks themselves."""
+    return ListSink
+
+
 @pytest.fixture
 def limits():
     return limits_of(PANDA, rate_hz=250.0)

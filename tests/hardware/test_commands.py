@@ -24,38 +24,6 @@ from robolearn.robots.panda import PANDA
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "robot"
 
 
-class ListSink:
-    """Keeps frames and episodes in memory."""
-
-    def __init__(self, spec):
-        self.spec, self.frames, self.episodes, self.closed = spec, [], [], False
-
-    def add_frame(self, frame):
-        self.frames.append(dict(frame))
-
-    def save_episode(self, metadata=None):
-        self.episodes.append((self.frames, metadata))
-        self.frames = []
-        return len(self.episodes) - 1
-
-    def discard_episode(self):
-        self.frames = []
-
-    def close(self):
-        self.closed = True
-
-
-class Recorded:
-    """A sink's episodes as a source."""
-
-    def __init__(self, sink):
-        self.sink, self.spec = sink, sink.spec
-
-    def read(self, episode, keys, start=0, stop=None):
-        frames = self.sink.episodes[episode][0]
-        return {key: np.array([frame[key] for frame in frames]) for key in keys}
-
-
 @pytest.fixture
 def config():
     ros = RosRobotConfig(
@@ -104,11 +72,11 @@ def test_teleoperation_in_real_time_ends_disarmed_and_leaves_a_log(config, tmp_p
     assert counts["/joint_trajectory_controller/joint_trajectory"] > 0
 
 
-def test_only_joint_targets_are_replayed(config):
+def test_only_joint_targets_are_replayed(config, list_sink):
     spec = recorded_spec(PANDA, 20.0, Reading(_state(0)))
-    sink = ListSink(spec.from_dict({**spec.to_dict(), "action": {"dim": 2}}))
+    sink = list_sink(spec.from_dict({**spec.to_dict(), "action": {"dim": 2}}))
     with pytest.raises(SpecError, match="joint targets"):
-        commands.replay(config, Recorded(sink), 0)
+        commands.replay(config, sink, 0)
 
 
 # ---------------------------------------------------------------- recorders
@@ -120,9 +88,9 @@ def _state(stamp_ns):
     return RobotState(stamp_ns, PANDA.joints, np.array(PANDA.home_rad), np.zeros(7), 0.05)
 
 
-def test_episodes_keep_real_times_and_name_their_gaps():
+def test_episodes_keep_real_times_and_name_their_gaps(list_sink):
     reading = Reading(_state(10**9), {"front": np.zeros((4, 4, 3), np.uint8)}, {"observation.force": np.ones(3)})
-    sink = ListSink(recorded_spec(PANDA, 20.0, reading))
+    sink = list_sink(recorded_spec(PANDA, 20.0, reading))
     writer = EpisodeWriter(sink, "go", PANDA)
     for stamp in (10**9, 10**9 + 50_000_000, 10**9 + 180_000_000):
         writer.add(Reading(_state(stamp), reading.images, reading.signals), np.zeros(8), stamp == 10**9)

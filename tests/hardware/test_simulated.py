@@ -16,30 +16,6 @@ from robolearn.robots.panda import PANDA
 from robolearn.spec import ActionSpec, Feature, Spec
 
 
-class ListSink:
-    """Keeps frames and episodes in memory; reads them back."""
-
-    def __init__(self, spec):
-        self.spec, self.frames, self.episodes, self.closed = spec, [], [], False
-
-    def add_frame(self, frame):
-        self.frames.append(dict(frame))
-
-    def save_episode(self, metadata=None):
-        self.episodes.append((self.frames, metadata))
-        self.frames = []
-        return len(self.episodes) - 1
-
-    def discard_episode(self):
-        self.frames = []
-
-    def close(self):
-        self.closed = True
-
-    def read(self, episode, keys, start=0, stop=None):
-        return {key: np.array([frame[key] for frame in self.episodes[episode][0]]) for key in keys}
-
-
 class Seeker:
     """A straight line from the tool to the marker; `blind` ones go nowhere."""
 
@@ -102,9 +78,9 @@ def sinks():
 
 
 @pytest.fixture
-def open_sink(sinks):
+def open_sink(sinks, list_sink):
     def make(spec):
-        sinks.append(ListSink(spec))
+        sinks.append(list_sink(spec))
         return sinks[-1]
 
     return make
