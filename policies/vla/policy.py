@@ -317,10 +317,7 @@ def _check_pictures(backbone: Backbone, spec: Spec, keys: list[str]) -> None:
 
 
 def _trim(text: Tensor) -> Tensor:
-    """Return token numbers [B,N] without the last columns that hold none, where shapes may change at no cost.
-
-    For training alone: in acting the last bits of a row would depend on how long the prompts beside it are.
-    """
+    """Return token numbers [B,N] without the last columns that hold none, where shapes may change at no cost."""
     if text.is_floating_point() or text.device.type != "cpu" or torch.compiler.is_compiling():
         return text
     return text[:, : max(1, int((text >= 0).sum(1).max()))]
