@@ -4,12 +4,12 @@ Learning is not part of it: the full run reads what commands like these left, on
 
     robolearn reproduce rl/lift_residual -m seed=0,1,2 out=outputs/rl/lift_residual
 
-and pairs the clone with what it became on the same unseen episodes. `--quick` runs one experiment for a few
-steps. ROBOLEARN_RUNS names another folder than `outputs`.
+and pairs the clone with what it became on the same unseen episodes. It writes docs/rl.md, too. `--quick` runs one
+experiment for a few steps. ROBOLEARN_RUNS names another folder than `outputs`.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,38 @@ from robolearn.cli import main as robolearn
 from robolearn.errors import CheckpointError, RobolearnError
 from robolearn.files import read_json
 
+PAGE = Path(__file__).parents[1] / "docs" / "rl.md"
+HEAD = """# Reinforcement learning
+
+Written by `python benchmarks/rl_results.py`. Any checkpoint is improved with a reward, on simulation's own episodes:
+
+```
+robolearn rl algo=residual ckpt=RUN env=robosuite/Lift demos.path=DATASET   # the best by selection seeds is kept
+robolearn rl rl.resume=RUN                                                  # goes on, bit for bit
+```
+
+| `algo` | what learns | after |
+|---|---|---|
+| `residual` | a correction in every step, on a frozen policy of any kind | ResFiT (arXiv 2509.19301) |
+| `rlpd` | a second policy; critics choose between its action and the clone's | RLPD, IBRL (2302.02948, 2311.02198) |
+| `policy_gradient` | the flow or diffusion policy, through its denoising chain | DPPO, ReinFlow (2409.00588, 2505.22094) |
+| `steering` | the initial noise of a frozen policy | DSRL (2506.15799) |
+| `value_guided` | a value that picks among samples of a frozen policy | V-GPS (2410.13816) |
+| `offline` | weighted cloning or flow Q-learning, from recorded episodes | IQL, FQL (2110.06169, 2502.02538) |
+
+Rewards (`rl.reward`): sparse success, the task's dense one, a success classifier, or progress learned from
+demonstrations. Steps are collected by the batched engine in the same process; `rl.curriculum=true` meets perturbations
+level by level. The result deploys like any policy, with a report that compares it with the clone on unseen seeds.
+
+## Results
+
+The same unseen episodes before and after, 95 % Wilson intervals; demonstrations are all that the clone and the learner
+have seen. One thread of a shared machine. What is missing has not been run, or not to its end.
+
+| experiment | seed | before → after | episodes | p | demonstrations | steps | updates | minutes |
+|---|---|---|---|---|---|---|---|---|
+"""
+NOTES: Mapping[str, str] = {}  # why a row did not improve, by experiment
 _QUICK = ("rl.steps=1000", "rl.select_episodes=4", "episodes=8", "eval.videos=0", "clone.train.steps=50")
 
 
@@ -28,20 +60,46 @@ def main(options: Options) -> None:
             out = Path(folder) / "lift_residual" / "000"
             if robolearn(["reproduce", "rl/lift_residual", *_QUICK, f"out={out}"]):
                 raise RobolearnError("The experiment did not run.")
-            rows = list(rows_of(Path(folder)))
+            rows = [row(*found) for found in results(Path(folder))]
     else:
-        rows = list(rows_of(runs_folder() / "rl"))
+        found = list(results(runs_folder() / "rl"))
+        rows = [row(*each) for each in found]
+        PAGE.write_text(page(found))
     finish(rows, options)
 
 
-def rows_of(runs: Path) -> Iterator[Row]:
-    """Yield one row per experiment and training seed."""
+def results(runs: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the name of each experiment with the result of one training seed."""
     found = sorted(runs.glob("*/*/result.json")) or sorted(runs.glob("*/result.json"))
     if not found:
         raise RobolearnError(f"There are no runs in {runs}.", do="run the commands at the top of this file")
     for path in found:
         experiment = path.parent.parent.name if path.parent.name.isdigit() else path.parent.name
-        yield row(experiment, read_json(path, CheckpointError))
+        yield experiment, read_json(path, CheckpointError)
+
+
+def page(found: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """Return the page with one line per experiment and training seed."""
+    lines, noted = [], []
+    for experiment, result in found:
+        config, learned, pair = result["config"], result["learning"], result["comparison"]
+        after, updates = pair["after"], config["algo"].get("updates")
+        cells = [
+            f"`rl/{experiment}`",
+            config["seed"],
+            f"{pair['before']['value']:.1%} → **{after['value']:.1%}** [{after['low']:.1%}, {after['high']:.1%}]",
+            pair["episodes"],
+            f"{pair['mcnemar_p']:.0e}",
+            learned["demonstrations"],
+            f"{learned['steps']:,}",
+            f"{updates:g} a step" if updates else "–",
+            f"{learned['minutes']:.0f}",
+        ]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+        if experiment in NOTES and experiment not in noted:
+            noted.append(experiment)
+    notes = [f"\n`rl/{experiment}`: {NOTES[experiment]}\n" for experiment in noted]
+    return HEAD + "\n".join(lines) + "\n" + "".join(notes)
 
 
 def row(experiment: str, result: Mapping[str, Any]) -> Row:
