@@ -32,7 +32,7 @@ robolearn rl rl.resume=RUN                                                  # go
 |---|---|---|
 | `residual` | a correction in every step, on a frozen policy of any kind | ResFiT (arXiv 2509.19301) |
 | `rlpd` | a second policy; critics choose between its action and the clone's | RLPD, IBRL (2302.02948, 2311.02198) |
-| `policy_gradient` | the flow or diffusion policy, through its denoising chain | DPPO, ReinFlow (2409.00588, 2505.22094) |
+| `policy_gradient` | the flow or diffusion policy, through its chain | DPPO, ReinFlow (2409.00588, 2505.22094) |
 | `steering` | the initial noise of a frozen policy | DSRL (2506.15799) |
 | `value_guided` | a value that picks among samples of a frozen policy | V-GPS (2410.13816) |
 | `offline` | weighted cloning or flow Q-learning, from recorded episodes | IQL, FQL (2110.06169, 2502.02538) |
