@@ -40,7 +40,7 @@ def rollout(
     """Let a policy act; a human with a `device` may take over, rewind, correct, mark success, discard and hand back.
 
     An arm that holds, because of what the policy asked for, waits for the human to take over; without one the
-    episode is over.
+    episode is over, and its `problem` says why.
 
     On the twin every episode starts as the simulation's episode of the same number does, and the
     scene says whether the task was done; on a real arm the device's marks do. `continuity` says what a
@@ -87,6 +87,7 @@ class _Episode:
         self._who, self._interventions, self._human_steps = POLICY, 0, 0
         self._targets: np.ndarray | None = None  # the chunk being followed, and the step it began at
         self._since, self._steps, self._success, self._discarded = 0, 0, False, False
+        self._problem = ""  # the last thing that the policy asked for in vain
         self._past: list[np.ndarray] = []  # targets of every step so far, less what was rewound
 
     def run(self, episode: int) -> dict[str, Any]:
@@ -106,6 +107,7 @@ class _Episode:
             "interventions": self._interventions,
             "human_steps": self._human_steps,
             "mode": self._session.status()["mode"],
+            "problem": self._problem,
         }
 
     def _work(self, step: int) -> bool:
@@ -151,9 +153,8 @@ class _Episode:
         if self._who == POLICY:
             try:
                 return self._worker.step(reading)
-            except HardwareError:  # such as a pose out of reach
-                if self._device is None:
-                    raise
+            except HardwareError as error:  # such as a pose out of reach
+                self._problem = str(error)
                 self._session.request("hold")  # until the human takes over
                 return None
         if self._who == HUMAN:

@@ -19,7 +19,7 @@ __all__ = ["ActionMap", "Reading", "arm_state", "observation"]
 
 # The tool points down with its fingers along y; a yaw turns it about the vertical.
 _DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
-_REACH_M, _REACH_RAD = 0.01, 0.05
+_REACH_M, _REACH_RAD = 0.03, 0.05  # an arm stretched out goes as near as it can; a wrong frame is off by more
 
 
 @dataclass(frozen=True)

@@ -166,6 +166,21 @@ def test_a_human_takes_over_what_the_policy_made_hold(config, sinks, open_sink, 
     assert np.abs(np.diff(heights[:, :7], axis=0)).max() > 5e-3
 
 
+def test_without_a_human_what_cannot_be_done_ends_the_episode_not_the_session(config):
+    actor, asked = Seeker(), []
+    act = actor.act
+
+    def far_at_first(obs, noise, prefix=None):
+        asked.append(len(asked))
+        return act(obs, noise) + np.eye(5)[0] * (3.0 if len(asked) == 1 else 0.0)
+
+    actor.act = far_at_first
+    first, second = commands.rollout(config, actor, 2, execute=8, max_steps=120, seed=3, simulated=True)["episodes"]
+    assert (first["success"], first["steps"], first["mode"]) == (False, 1, "hold")
+    assert "cannot reach" in first["problem"]
+    assert (second["success"], second["problem"]) == (True, "")
+
+
 class Rewinder:
     """Takes the arm back along its way after 20 steps, waits, hands it back."""
 

@@ -86,8 +86,11 @@ def test_other_arms_reach(arm, controller, personality):
 def test_a_policy_that_answers_nonsense_never_moves_the_arm():
     actor = Seeker()
     actor.act = lambda obs, noise, prefix=None: np.full((1, 16, 5), np.nan)
-    with pytest.raises(HardwareError, match="non-finite"):
-        commands.rollout(config(), actor, 1, 8, 20, simulated=True)
+    result = commands.rollout(config(), actor, 1, 8, 20, simulated=True)
+    (episode,) = result["episodes"]
+    assert (episode["success"], episode["steps"], episode["mode"]) == (False, 1, "hold")
+    assert "non-finite" in episode["problem"]
+    assert result["status"].get("chunks", 0) == 0  # nothing was asked of the arm
 
 
 def test_committed_actions_are_the_prefix_of_the_next_chunk(home):
