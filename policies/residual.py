@@ -25,12 +25,15 @@ __all__ = ["ChosenConfig", "ChosenPolicy", "ResidualConfig", "ResidualPolicy"]
 
 @dataclass(frozen=True)
 class ResidualConfig(AroundConfig):
-    """A correction of at most `scale` of half the action range is added to `entries` of every action, or to all."""
+    """A correction of at most `scale` of half the action range is added to every action.
+
+    `scales` bounds each entry of the action by itself instead.
+    """
 
     name: Literal["residual"] = "residual"
     width: int = 256
     scale: float = 0.3
-    entries: tuple[int, ...] = ()
+    scales: tuple[float, ...] = ()
 
     def build(self, spec: Spec) -> "ResidualPolicy":
         """Return the policy for `spec`."""
@@ -103,7 +106,7 @@ class ResidualPolicy(_StepPolicy):
     def __init__(self, config: ResidualConfig, base: Any):
         dim = base.spec.action.dim
         super().__init__(base, mlp(state_size(base.spec) + dim, config.width, config.depth, dim))
-        self.register_buffer("scale", config.scale * _mask(config.entries, dim), persistent=False)
+        self.register_buffer("scale", _scales(config, dim), persistent=False)
 
     def residual(self, state: Tensor, action: Tensor) -> Tensor:
         """Return corrections [B,A] in [-1, 1], before `scale`."""
@@ -113,13 +116,11 @@ class ResidualPolicy(_StepPolicy):
         return (action + self.scale * self.residual(state, action)).clamp(-1, 1)
 
 
-def _mask(entries: tuple[int, ...], dim: int) -> Tensor:
-    """Return ones [A] at `entries`, zeros elsewhere; all ones where none is named; raises `ConfigError`."""
-    if not all(0 <= entry < dim for entry in entries):
-        raise ConfigError("There is no such entry of the action.", found=entries, expected=f"0 to {dim - 1}")
-    mask = torch.zeros(dim) if entries else torch.ones(dim)
-    mask[list(entries)] = 1.0
-    return mask
+def _scales(config: ResidualConfig, dim: int) -> Tensor:
+    """Return the bound of each entry's correction [A]; raises `ConfigError`."""
+    if config.scales and len(config.scales) != dim:
+        raise ConfigError("Every entry of the action needs a scale.", found=config.scales, expected=f"{dim} numbers")
+    return torch.tensor(config.scales or (config.scale,) * dim)
 
 
 class ChosenPolicy(_StepPolicy):

@@ -35,8 +35,9 @@ class OffPolicyConfig:
     After the first `warmup` environment steps each one is followed by `updates` critic updates; past the
     first `actor_after` of them the actor learns in every `actor_every`th. Half of a batch are
     demonstrations and, with `keep_successes`, what succeeded since. `penalty` weighs the squared
-    deviation from the clone's action: while values say little, nothing moves. Targets ask, and what is
-    deployed is, a moving average of the actor, as slow as the critics' targets (`tau`).
+    deviation from the clone's action: while values say little, nothing moves. With `imitate`, where a row
+    was recorded, it weighs the deviation from what was done there: the actor keeps to what succeeded.
+    Targets ask, and what is deployed is, a moving average of the actor, as slow as the critics' targets (`tau`).
     """
 
     width: int = 256  # of the actor
@@ -51,6 +52,7 @@ class OffPolicyConfig:
     actor_after: int = 500
     penalty: float = 0.02
     penalty_decay: float = 0.0  # the n-th update weighs it penalty / (1 + penalty_decay · n)
+    imitate: bool = False
     keep_successes: bool = True
     actor_rate: float = 1e-4
     critic_rate: float = 3e-4
@@ -88,7 +90,7 @@ class OffPolicy:
         self.critics = Critics(config.critics, inputs, config.critic_rate, config.tau, problem.returns)
         self.online, self.recorded = Replay(config.replay), Replay(config.replay)
         self.updates = 0
-        self.explored = np.ones(problem.spec.action.dim, bool)  # entries of the action that get noise
+        self.explored = np.ones(problem.spec.action.dim, np.float32)  # share of the noise that an entry gets
 
     @abstractmethod
     def following(self, state: Tensor, base: Tensor, noise: Tensor) -> Tensor:
@@ -97,6 +99,10 @@ class OffPolicy:
     @abstractmethod
     def learned(self, state: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
         """Return the actor's actions and how far they are from the clone's `base`, both [B,A]."""
+
+    @abstractmethod
+    def deviation(self, action: Tensor, base: Tensor) -> Tensor:
+        """Return how far actions are from the clone's `base`, both [B,A], in the measure of `learned`."""
 
     def explorer(self, rows: int, seed: int) -> "StepExplorer":
         return StepExplorer(self, self.problem.controller(rows, seed), rows, seed)
@@ -160,6 +166,10 @@ class OffPolicy:
         if number >= config.actor_after and number % config.actor_every == 0:
             action, away = self.learned(batch["state"], batch["base"])
             value = self.critics.mean(torch.cat([batch["state"], action], -1))
+            if config.imitate and len(self.recorded):
+                wanted = self.deviation(batch["action"], batch["base"])
+                wanted[: config.batch_size // 2] = 0.0  # rows that are not recorded come first
+                away = away - wanted
             penalty = config.penalty / (1 + config.penalty_decay * number)
             self.actor.step(penalty * away.square().mean() - value.mean())
         return metrics

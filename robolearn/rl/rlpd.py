@@ -58,4 +58,7 @@ class RLPD(OffPolicy):
 
     def learned(self, state: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
         own = self.net.own(state)
-        return own, own - base
+        return own, self.deviation(own, base)
+
+    def deviation(self, action: Tensor, base: Tensor) -> Tensor:
+        return action - base

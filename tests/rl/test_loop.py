@@ -1,6 +1,7 @@
 """The loop: runs, resumes bit for bit, deploys, and refuses what does not fit."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -148,14 +149,35 @@ def test_a_run_with_a_curriculum_begins_easily(plain, monkeypatch):
         finetune(parse_rl(plain("none", curriculum=True)))
 
 
-def test_only_named_entries_are_corrected_and_explored(problem):
-    algorithm = configure("algo", {"name": "residual", "entries": [1], "noise": 0.5}, "algo").build(problem)
-    last = algorithm.net.actor[-1]
-    torch.nn.init.ones_(last.bias)
-    base = torch.zeros(3, problem.spec.action.dim)
-    moved = algorithm.net.propose(torch.zeros(3, problem.state_size), base) - base
-    assert (moved[:, 1] > 0).all()
-    assert not moved[:, [entry for entry in range(moved.shape[1]) if entry != 1]].any()
-    assert np.flatnonzero(algorithm.explored).tolist() == [1]
-    with pytest.raises(ConfigError, match="no such entry"):
-        configure("algo", {"name": "residual", "entries": [99]}, "algo").build(problem)
+def test_entries_of_scale_zero_are_neither_corrected_nor_explored(problem):
+    dim = problem.spec.action.dim
+    scales = [0.0, 1.0, *[0.5] * (dim - 2)]
+    algorithm = configure("algo", {"name": "residual", "scales": scales}, "algo").build(problem)
+    torch.nn.init.ones_(algorithm.net.actor[-1].bias)
+    state, base = torch.zeros(3, problem.state_size), torch.zeros(3, dim)
+    moved = algorithm.net.propose(state, base)
+    torch.testing.assert_close(moved, torch.tensor(scales).expand(3, dim) * math.tanh(1.0))
+    torch.testing.assert_close(algorithm.deviation(moved, base), algorithm.learned(state, base)[1] * (moved > 0))
+    assert algorithm.explored.tolist() == scales
+    with pytest.raises(ConfigError, match="needs a scale"):
+        configure("algo", {"name": "residual", "scales": [1.0]}, "algo").build(problem)
+
+
+def test_an_actor_that_imitates_goes_where_the_demonstrations_went(problem):
+    options = {"name": "residual", "scale": 0.5, "penalty": 1e4, "actor_after": 0, "actor_every": 1, "warmup": 0}
+    dim, random = problem.spec.action.dim, np.random.default_rng(0)
+
+    def rows(action: float) -> dict[str, np.ndarray]:
+        state, base, nothing = random.normal(size=(64, problem.state_size)), np.zeros((64, dim)), np.zeros(64)
+        now = {"state": state, "base": base, "action": np.full((64, dim), action)}
+        return now | {"next_state": state, "next_base": base, "reward": nothing, "discount": nothing}
+
+    moved = {}
+    for imitate in (False, True):
+        algorithm = configure("algo", {**options, "imitate": imitate, "actor_rate": 3e-3}, "algo").build(problem)
+        algorithm.recorded.add(rows(0.4))
+        algorithm.online.add(rows(-0.4))
+        algorithm.update(200, False)
+        moved[imitate] = algorithm.net.propose(*(algorithm.recorded.column(key) for key in ("state", "base"))).mean()
+    assert abs(moved[False]) < 0.02
+    assert moved[True] > 0.05
