@@ -34,7 +34,7 @@ from robolearn.rollout import ExpertController
 from robolearn.serve.client import WebsocketClientPolicy
 from robolearn.serve.server import PolicyServer, ServerConfig
 
-EXECUTE, DEMONSTRATIONS, PACE_M_S = 4, 400, 0.2
+EXECUTE, TEMPERATURE, DEMONSTRATIONS, PACE_M_S = 4, 0.5, 400, 0.2
 NOISE = (0.006, 0.006, 0.006, 0.036, 0.0)
 PIXELS = 64
 SEES = {"cameras": ["wrist"], "image_px": PIXELS, "max_steps": STEPS}
@@ -70,7 +70,7 @@ def served(actor: Actor) -> Generator[Actor]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    server = PolicyServer(actor, ServerConfig(port=0))
+    server = PolicyServer(actor, ServerConfig(port=0, temperature=TEMPERATURE))
     client = WebsocketClientPolicy(port=asyncio.run_coroutine_threadsafe(server.start(), loop).result())
     yield Served(actor, client)
     client.close()
@@ -114,7 +114,7 @@ def demonstrate(folder: Path) -> None:
 def evaluate(actor: Actor, episodes: int) -> list[bool]:
     """Return the successes in direct simulation."""
     env = robolearn.make_env("pick_place_language", num_envs=min(50, episodes), options=SEES)
-    config = EvalConfig(episodes=episodes, num_envs=env.num_envs, seed=SEED, execute=EXECUTE)
+    config = EvalConfig(episodes=episodes, num_envs=env.num_envs, seed=SEED, execute=EXECUTE, temperature=TEMPERATURE)
     return [outcome.success for outcome in robolearn.evaluate(actor, env, config).outcomes]
 
 

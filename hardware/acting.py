@@ -36,6 +36,7 @@ def rollout(
     continuity: Continuity = "none",
     delay_steps: int = 0,
     first: int = 0,
+    temperature: float = 1.0,
 ) -> dict[str, Any]:
     """Let a policy act; a human with a `device` may take over, rewind, correct, mark success, discard and hand back.
 
@@ -44,13 +45,14 @@ def rollout(
 
     On the twin every episode starts as the simulation's episode of the same number does, and the
     scene says whether the task was done; on a real arm the device's marks do. `continuity` says what a
-    new chunk knows of the one before, `delay_steps` how long inference takes. `first` numbers the episodes.
+    new chunk knows of the one before, `delay_steps` how long inference takes. `first` numbers the episodes;
+    `temperature` scales the policy's noise.
     """
     outcomes = []
     with open_session(config, actor.spec.chunk, 1.0 / actor.spec.rate_hz, simulated) as session:
         base_m = np.array(config.base_m)
         worker = PolicyWorker(
-            actor, session.arm_constants, session.chunks, base_m, execute, seed, continuity, delay_steps
+            actor, session.arm_constants, session.chunks, base_m, execute, seed, continuity, delay_steps, temperature
         )
         sink = open_sink(recording(session, actor.spec.rate_hz, action)) if open_sink else None
         try:

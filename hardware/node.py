@@ -43,6 +43,7 @@ class NodeConfig:
     execute: int = 8
     continuity: Continuity = "none"
     delay_steps: int = 0
+    temperature: float = 1.0
     seed: int = 0
 
 
@@ -60,6 +61,7 @@ class Runner:
             config.seed,
             config.continuity,
             config.delay_steps,
+            config.temperature,
         )
         self.period_s = self._worker.period_s
         self.acting, self.episodes, self.decisions, self.problem = False, 0, 0, ""

@@ -22,7 +22,8 @@ class PolicyWorker:
 
     Inference takes up to `delay_steps`. `continuity` says what a new chunk knows of the one before:
     nothing, the actions `committed` by the delay, or its `rest` (real-time chunking, arXiv 2506.07339:
-    delay <= execute <= chunk - delay); `blend` averages all chunks that predict an action.
+    delay <= execute <= chunk - delay); `blend` averages all chunks that predict an action. Noise is
+    scaled by `temperature`, as in evaluation.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class PolicyWorker:
         seed: int = 0,
         continuity: Continuity = "none",
         delay_steps: int = 0,
+        temperature: float = 1.0,
     ):
         spec = actor.spec
         if isinstance(actor, Corrector):  # executing its chunks alone would be another policy
@@ -50,6 +52,7 @@ class PolicyWorker:
                 found=f"execute {execute}, delay {delay_steps} of {spec.chunk} steps",
                 expected="delay <= execute <= chunk - delay",
             )
+        self._temperature = np.float32(temperature)
         self._known = {"committed": delay_steps, "rest": spec.chunk - execute}.get(continuity, 0)
         self._blend = BlendedPlan(1, spec.chunk, spec.action.dim, 1.0) if continuity == "blend" else None
         self._last: np.ndarray | None = None  # the chunk before, as the policy gave it
@@ -82,7 +85,7 @@ class PolicyWorker:
         if (self._step - 1) % self.execute:
             return None
         decision = (self._step - 1) // self.execute
-        noise = policy_noise(self.seed, self._episode, decision, self.actor.noise_shape)
+        noise = self._temperature * policy_noise(self.seed, self._episode, decision, self.actor.noise_shape)
         prefix = None
         if self._known and self._last is not None:
             prefix = self._last[None, self.execute : self.execute + self._known]

@@ -68,6 +68,7 @@ class RobotJob:
     execute: int = 8
     continuity: Continuity = "none"
     delay_steps: int = 0
+    temperature: float = 1.0
     max_steps: int = 200
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     simulated: bool = False
@@ -144,6 +145,7 @@ def _rollout(config: RobotJob, out: Path) -> dict[str, Any]:
             config.action,
             config.continuity,
             config.delay_steps,
+            temperature=config.temperature,
         )
     rate = wilson(result["successes"], result["trials"])
     return {"success_rate": rate.value, "ci_low": rate.low, "ci_high": rate.high, **result}

@@ -51,6 +51,7 @@ class ServerConfig:
     insecure: bool = False  # allow another address without TLS
     preset: str | None = None
     execute: int = 8  # actions of each chunk that a policy which corrects every step executes
+    temperature: float = 1.0  # of the policy's noise, as it was evaluated
     max_clients: int = 128
     ping_interval_s: float | None = 20.0
     ping_timeout_s: float | None = 20.0
@@ -66,6 +67,8 @@ class ServerConfig:
             )
         if self.execute < 1:
             raise ConfigError("server.execute is too small.", found=self.execute, expected="1 or more")
+        if not 0 <= self.temperature <= 10:
+            raise ConfigError("server.temperature is out of range.", found=self.temperature, expected="0 to 10")
         if (self.certificate is None) != (self.private_key is None):
             raise ConfigError("TLS needs both a certificate and a private key.")
         if self.preset is not None and self.preset not in PRESETS:
@@ -142,7 +145,7 @@ class PolicyServer:
 
     async def _client(self, connection: ServerConnection) -> None:
         self._clients += 1
-        session = _Session(self.actor, self._keys, self.seed, self._episodes, self.config.execute)
+        session = _Session(self.actor, self._keys, self.seed, self._episodes, self.config)
         self._episodes += 1
         try:
             await connection.send(self._metadata)
@@ -191,10 +194,10 @@ class _Session:
     A policy that corrects every step answers with one action at a time: one request is one control step.
     """
 
-    def __init__(self, actor: Actor, keys: Keys | None, seed: int, episode: int, execute: int = 8):
+    def __init__(self, actor: Actor, keys: Keys | None, seed: int, episode: int, config: ServerConfig):
         self.actor, self.keys, self.seed, self.episode = actor, keys, seed, episode
         self.decision = 0
-        self._execute = min(execute, actor.spec.chunk)
+        self._execute, self._temperature = min(config.execute, actor.spec.chunk), np.float32(config.temperature)
         self._rest = np.zeros((0, actor.spec.action.dim))  # of the running chunk, for policies that correct
         self._buffer = ObservationBuffer(1, actor.spec.history, 1.0 / actor.spec.rate_hz)
 
@@ -225,7 +228,7 @@ class _Session:
 
     def _decide(self, obs: dict[str, np.ndarray]) -> np.ndarray:
         """Return the next chunk [K,A]."""
-        noise = policy_noise(self.seed, self.episode, self.decision, self.actor.noise_shape)
+        noise = self._temperature * policy_noise(self.seed, self.episode, self.decision, self.actor.noise_shape)
         self.decision += 1
         return np.asarray(self.actor.act(obs, noise[None])[0])
 

@@ -93,6 +93,26 @@ def test_a_policy_that_answers_nonsense_never_moves_the_arm():
     assert result["status"].get("chunks", 0) == 0  # nothing was asked of the arm
 
 
+def test_the_noise_is_as_large_as_the_temperature(home):
+    from robolearn.contracts import RobotState
+    from robolearn.hardware.observe import Reading
+    from robolearn.hardware.ring import Ring
+    from robolearn.hardware.worker import PolicyWorker
+
+    seen = {}
+    for temperature in (1.0, 0.5):
+        actor, chunks = Seeker(), Ring.create((16, 8))
+        actor.noise_shape, act = (3,), actor.act
+        actor.act = lambda obs, noise, prefix=None, t=temperature, act=act: seen.update({t: noise}) or act(obs, noise)
+        worker = PolicyWorker(actor, PANDA, chunks, np.array(BASE_M), execute=4, temperature=temperature)
+        worker.begin(0)
+        signals = {"observation.environment_state": np.zeros(6, np.float32)}
+        worker.step(Reading(RobotState(1, PANDA.joints, home, np.zeros(7), 0.08), {}, signals, "reach"))
+        chunks.remove()
+    assert np.abs(seen[1.0]).min() > 0
+    assert np.array_equal(seen[0.5], 0.5 * seen[1.0])
+
+
 def test_committed_actions_are_the_prefix_of_the_next_chunk(home):
     from robolearn.contracts import RobotState
     from robolearn.hardware.observe import Reading

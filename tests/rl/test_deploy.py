@@ -3,7 +3,7 @@
 import numpy as np
 
 from robolearn.rollout import PolicyController
-from robolearn.serve.server import _Session
+from robolearn.serve.server import ServerConfig, _Session
 from robolearn.spec import ActionSpec, Feature, Spec
 
 
@@ -41,7 +41,7 @@ def test_a_rollout_corrects_every_action_from_the_newest_observation():
 
 def test_a_server_answers_with_one_corrected_action_a_request():
     actor = Corrects()
-    session = _Session(actor, None, seed=0, episode=0, execute=3)
+    session = _Session(actor, None, seed=0, episode=0, config=ServerConfig(execute=3))
     replies = [session.infer({"observation.state": np.full((1, 1, 1), float(step))})["actions"] for step in range(5)]
     assert [reply.shape for reply in replies] == [(1, 1)] * 5
     assert [float(reply[0, 0]) for reply in replies] == [10.0, 111.0, 212.0, 320.0, 421.0]

@@ -18,7 +18,7 @@ def port(actor):
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    server = PolicyServer(actor, ServerConfig(port=0))
+    server = PolicyServer(actor, ServerConfig(port=0, temperature=0.5))
     yield asyncio.run_coroutine_threadsafe(server.start(), loop).result(10)
     asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
     loop.call_soon_threadsafe(loop.stop)
@@ -41,6 +41,6 @@ def test_serving_changes_no_action(actor, port, bench):
         wire = {key: value[-1] for key, value in seen.items()} | {"task": raw["task"][decision]}
         served = client.infer(wire)["actions"]
         obs = {key: value[None] for key, value in seen.items()} | {"task": np.array([raw["task"][decision]])}
-        direct = actor.act(obs, policy_noise(0, 0, decision, actor.noise_shape)[None])[0]
+        direct = actor.act(obs, 0.5 * policy_noise(0, 0, decision, actor.noise_shape)[None])[0]
         np.testing.assert_allclose(served, direct, rtol=0, atol=1e-5)
     client.close()
