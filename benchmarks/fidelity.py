@@ -5,7 +5,7 @@ initial states, with the same noise. They are runs that these commands leave, an
 is in the file that `--json` names (ROBOLEARN_RUNS names another folder than `outputs`):
 
     robolearn demo task=lift_clone out=outputs/lift_clone
-    robolearn reproduce robosuite_lift out=outputs/robosuite_lift
+    robolearn reproduce robosuite_lift out=outputs/robosuite_lift  # robosuite_can and robosuite_square alike
 
 The other rows are the scripted experts' success on the lean model, with the exact model's as peer.
 """
@@ -34,7 +34,12 @@ from robolearn.rollout import ExpertController, rollout
 
 SEED = 100_000
 # row → run
-POLICIES = {"lift_policy": "lift_clone", "robosuite_lift": "robosuite_lift"}
+POLICIES = {
+    "lift_policy": "lift_clone",
+    "robosuite_lift": "robosuite_lift",
+    "robosuite_can": "robosuite_can",
+    "robosuite_square": "robosuite_square",
+}
 
 
 class Robosuite(RowsEnv):
