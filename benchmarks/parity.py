@@ -154,14 +154,16 @@ def evaluate(actor: Actor, episodes: int) -> list[bool]:
     return [outcome.success for outcome in robolearn.evaluate(actor, env, config).outcomes]
 
 
-def simulated(setting: Setting, actor: Actor, episodes: int, file: Path, end_s: float) -> list[dict[str, Any]]:
+def simulated(
+    setting: Setting, actor: Actor, episodes: int, file: Path, end_s: float, execute: int = EXECUTE
+) -> list[dict[str, Any]]:
     """Return the outcomes through the stack, those of earlier runs included, as many as there was time for."""
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     while len(done) < episodes and time.monotonic() < end_s:
         numbers = range(len(done), min(len(done) + PIECE, episodes))
         start_s, cpu_s = time.monotonic(), time.process_time()
         result = commands.rollout(
-            setting.robot(), actor, len(numbers), EXECUTE, STEPS, SEED, simulated=True, first=numbers[0]
+            setting.robot(), actor, len(numbers), execute, STEPS, SEED, simulated=True, first=numbers[0]
         )
         wall_s, cpu_s = time.monotonic() - start_s, time.process_time() - cpu_s
         shares = {"wall_s": wall_s / len(numbers), "cpu_s": cpu_s / len(numbers)}
