@@ -6,8 +6,9 @@ The checkpoint of the laptop's VLA lies beside this file. Direct: the simulated 
 Twin: wrist pictures and proprioception come from a twin of the same scene, go through the client to the server, and the
 chunks that come back through the executor and the safety filter, at 250 Hz on a simulated clock. Both start from the
 same states and hear the same instruction; the server draws other noise. The demonstrations are faster than an arm may
-move: the filter's usual limits (0.25 m/s at the tool) double the steps, so both have 300 instead of 200, and show the
-policy states that it has not learned from. Rows `maker_*` are held to the maker's own limits instead.
+move: the filter's usual limits (0.25 m/s at the tool) double the steps, so both have 300 instead of 200, show the
+policy states that it has not learned from, and hold where its first target is more than 0.3 rad away. Rows `maker_*`
+are held to the maker's own limits instead, and to 1 rad.
 
 Outcomes stay in DIR; after `--minutes` the run ends and the next one goes on.
 """
@@ -38,7 +39,7 @@ EXECUTE, TEMPERATURE, RATE_HZ = 4, 0.5, 250.0  # as published, both; of the comm
 
 LIMITS = {
     "usual": SafetyConfig(),
-    "maker": SafetyConfig(velocity=1.0, acceleration=1.0, jerk=1.0, tool_m_s=2.0),
+    "maker": SafetyConfig(velocity=1.0, acceleration=1.0, jerk=1.0, tool_m_s=2.0, start_rad=1.0),
 }
 
 
