@@ -56,8 +56,8 @@ EQUIVALENT: dict[str, str] = {
     "double precision; both answers keep it.",
     "braking: 1.0→3.0 | share = time_s / duration_s if duration_s > 0 else 1.0": "At the end of a motion or past it, "
     "nothing is left of a gap.",
-    "executor: Gt→GtE | if before_left > 0 and after_left > 0:": "On the right: a new chunk that ends to the nanosecond "
-    "when it comes; there is no target then, whatever fades.",
+    "executor: Gt→GtE | if before_left > 0 and after_left > 0:": "On the right: a new chunk that ends just when it "
+    "comes; there is no target then, whatever fades.",
     "executor: Gt→GtE | if late > period_ns:": "A tick late by one period to the nanosecond counts as missed or not; "
     "nothing but the count differs.",
 }
