@@ -17,7 +17,11 @@ class ChunkPlan:
     def __init__(self, rows: int, chunk: int, dim: int, period_s: float):
         self.period_s = period_s
         self._start_s = np.full(rows, np.nan)
-        self._actions = np.zeros((rows, chunk, dim))
+        self._path = np.zeros((rows, chunk + 2, dim))  # the actions, and one more at either end
+
+    @property
+    def _actions(self) -> np.ndarray:
+        return self._path[:, 1:-1]
 
     def restart(self, rows: np.ndarray) -> None:
         """Forget the chunks of `rows`."""
@@ -31,6 +35,7 @@ class ChunkPlan:
             )
         self._start_s[rows] = start_s
         self._actions[rows] = actions
+        self._path[rows, 0], self._path[rows, -1] = _beyond(actions), _beyond(actions[:, ::-1])
 
     def index(self, now_s: np.ndarray) -> np.ndarray:
         """Return which action of the chunk is due per row [E]; negative without a chunk."""
@@ -48,12 +53,12 @@ class ChunkPlan:
         The motion is position, rate and acceleration. Between its actions a chunk is a cubic whose slopes are central
         differences; it has no time left past its last action and before its first one, where it stands still.
         """
-        rows, size = np.arange(len(now_s)), self._actions.shape[1]
+        rows, size = np.arange(len(now_s)), self._path.shape[1] - 2
         place = (now_s - self._start_s) / self.period_s
         place[np.isnan(place)] = -1.0
         index = np.minimum(np.maximum(place, 0.0), max(size - 2, 0)).astype(np.int64)
         u = np.minimum(np.maximum(place - index, 0.0), 1.0)[:, None]
-        around = [self._beyond(rows, index + i) for i in (-1, 0, 1, 2)]
+        around = [self._path[rows, np.minimum(index + i, size + 1)] for i in range(4)]
         start, end = (around[2] - around[0]) / 2, (around[3] - around[1]) / 2
         step = around[2] - around[1]
         square, cube = 3 * step - 2 * start - end, start + end - 2 * step
@@ -64,17 +69,6 @@ class ChunkPlan:
         acceleration = moving / self.period_s * (2 * square + 6 * u * cube)
         left = np.where(inside, (size - 1 - place) * self.period_s, 0.0)
         return np.stack([position, rate, acceleration], 1), left
-
-    def _beyond(self, rows: np.ndarray, index: np.ndarray) -> np.ndarray:
-        """Return the actions at `index` [E]; one before the first and one past the last go on as a parabola."""
-        last = self._actions.shape[1] - 1
-        inside = self._actions[rows, np.clip(index, 0, last)]
-        if last < 2 or ((index >= 0) & (index <= last)).all():
-            return inside
-        inward = np.where(index < 0, 1, -1)
-        first, second, third = (self._actions[rows, np.clip(index, 0, last) + i * inward] for i in range(3))
-        outside = (index < 0) | (index > last)
-        return np.where(outside[:, None], 3 * (first - second) + third, inside)
 
     def remaining(self, rows: np.ndarray, now_s: np.ndarray) -> np.ndarray:
         """Return the not yet executed rest of each chunk [n,K,A], its last action repeated."""
@@ -111,3 +105,10 @@ class BlendedPlan(ChunkPlan):
         blended = before[..., None] * known + (1 - before)[..., None] * actions
         super().splice(rows, start_s, blended)
         self._counts[rows] = np.minimum(counts + 1, size)
+
+
+def _beyond(actions: np.ndarray) -> np.ndarray:
+    """Return the action [n,A] before the first of chunks [n,K,A], as a parabola goes on; the first of one or two."""
+    if actions.shape[1] < 3:
+        return actions[:, 0]
+    return 3 * (actions[:, 0] - actions[:, 1]) + actions[:, 2]
