@@ -6,21 +6,15 @@ ROBOLEARN_RUNS names another folder than `outputs`. Finished episodes are kept b
 evaluation goes on.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from robolearn.actor import load
-from robolearn.api import make_env
-from robolearn.benchmark import Options, Row, finish, parse_options, runs_folder
-from robolearn.config import config_hash, parse
+from robolearn.benchmark import Options, Row, evaluate_run, finish, parse_options, runs_folder
 from robolearn.errors import CheckpointError, RobolearnError
-from robolearn.evaluation import EvalConfig, evaluate
 from robolearn.files import read_json
 from robolearn.intervals import Interval
-from robolearn.outcomes import OutcomeLog
 
 RUN = Path("rl", "lift_residual", "000")
 AXES = ("control_noise", "friction", "latency", "object_mass", "object_pose", "observation_noise")
@@ -43,7 +37,11 @@ def rows_of(run: Path, episodes: int) -> Iterator[Row]:
     nominal: dict[str, float] = {}
     for axis in ("none", *AXES):
         perturb = {} if axis == "none" else {axis: LEVEL}
-        found = {who: _success(run, config, who, path, perturb, episodes) for who, path in policies.items()}
+        kept = f"{'_'.join(perturb) or 'none'}_{episodes}.jsonl"
+        found = {
+            who: evaluate_run(path, episodes, {"perturb": perturb}, run / f"robustness_{who}_{kept}", config).success
+            for who, path in policies.items()
+        }
         nominal = nominal or {who: rate.value for who, rate in found.items()}
         facts = "; ".join(_fact(who, rate, nominal[who]) for who, rate in found.items())
         name = axis if axis == "none" else f"{axis}_{LEVEL}"
@@ -58,20 +56,6 @@ def rows_of(run: Path, episodes: int) -> Iterator[Row]:
 
 def _fact(who: str, rate: Interval, nominal: float) -> str:
     return f"{who} {rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}], drop {100 * (nominal - rate.value):.1f} points"
-
-
-def _success(
-    run: Path, config: Mapping[str, Any], who: str, path: Path, perturb: dict[str, int], episodes: int
-) -> Interval:
-    options = dict(config["env"])
-    how = parse(EvalConfig, {**config["eval"], "episodes": episodes, "videos": 0})
-    identity = config_hash({"run": config, "who": who, "perturb": perturb, "episodes": episodes})
-    log = OutcomeLog(run / f"robustness_{who}_{'_'.join(perturb) or 'none'}_{episodes}.jsonl", identity)
-    env = make_env(options.pop("name"), how.num_envs, {**options, "perturb": perturb})
-    try:
-        return evaluate(load(path), env, how, log=log).success
-    finally:
-        env.close()
 
 
 if __name__ == "__main__":

@@ -77,12 +77,18 @@ def runs_folder() -> Path:
     return Path(os.environ.get("ROBOLEARN_RUNS", "outputs"))
 
 
-def evaluate_run(run: Path, episodes: int, changes: Mapping[str, Any], kept: Path | None = None) -> EvalResult:
-    """Evaluate a run where and as it was trained to be, with other options of the environment.
+def evaluate_run(
+    run: Path,
+    episodes: int,
+    changes: Mapping[str, Any],
+    kept: Path | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> EvalResult:
+    """Evaluate a run where and as it was trained to be, or another `config` says, with other environment options.
 
     Finished episodes lie in the file `kept`, so an interrupted evaluation goes on.
     """
-    config = checkpoint.load(run).config
+    config = config or checkpoint.load(run).config
     settings = parse(EvalConfig, {**config["eval"], "episodes": episodes, "num_envs": min(50, episodes)})
     described = {**config["env"], **changes}
     log = OutcomeLog(kept, config_hash({"config": config, "changes": changes})) if kept else None
