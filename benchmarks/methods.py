@@ -77,8 +77,6 @@ NOTES = {
     ("pick_place", "flow1"): "One Euler step from noise ends at the mean of all chunks, which is nearly to stay.",
     ("pick_place", "warm"): "Four of six failures that were looked at wait within a millimetre of the cube and never "
     "close: the old chunk's way to stay open survives the noise that is added. On Lift it costs nothing.",
-    ("pick_place", "meanflow_logit"): "Times drawn as in the paper hardly visit t=0, where the only step starts; "
-    "uniform ones do (row meanflow).",
 }
 
 
