@@ -1,13 +1,12 @@
 """`robolearn rl`: a cloned policy improved by reinforcement learning, and compared with itself before."""
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from robolearn.actor import load
-from robolearn.checkpoint import find, folders
+from robolearn.checkpoint import find
 from robolearn.cli.arguments import Arguments, parse_arguments
 from robolearn.cli.collect import demonstrate
 from robolearn.cli.compose import compose_config, jobs, merge
@@ -29,7 +28,8 @@ _USAGE = """usage: robolearn rl algo=residual ckpt=RUN env=NAME [demos.path=DATA
 Improves a checkpoint with a reward (rl.reward=sparse: 1 with success), keeps the best policy by selection
 seeds, and compares it with the checkpoint on `episodes` unseen seeds, the same for both. Leaves a
 checkpoint that deploys like any other, metrics.jsonl, result.json, report.html and videos.
-With clone.task=NAME instead of ckpt, the task of `robolearn demo` is demonstrated and cloned first.
+With clone.task=NAME instead of ckpt, the task of `robolearn demo` is demonstrated and cloned first, in
+clone.out=DIR if given: runs that name the same folder share its clone.
 Groups: algo, env, eval, experiment. A run goes on with `robolearn rl rl.resume=RUN`."""
 
 
@@ -56,7 +56,8 @@ def run_rl(plain: Mapping[str, Any], number: str = "", verb: str = "rl") -> int:
     resume = config.rl.resume
     out = out_folder(verb, wanted or (str(find(resume).parent.parent) if resume else None), resumes=resume is not None)
     config = replace(config, out=str(out))
-    job = Job(verb, out, {**plain, "clone": clone, "out": None})
+    named = clone and {key: value for key, value in clone.items() if key != "out"}
+    job = Job(verb, out, {**plain, "clone": named, "out": None})
     if clone is not None:
         with job.stage("clone"):
             config = _with_clone(config, clone)
@@ -98,16 +99,34 @@ def _plain(given: Arguments) -> Mapping[str, Any]:
 
 
 def _with_clone(config: RLConfig, clone: Mapping[str, Any]) -> RLConfig:
-    """Demonstrate and clone a task of `robolearn demo`, unless that is done; learn from it and its demonstrations."""
-    folder = Path(config.out or ".") / "clone"
-    demo = parse_demo(compose_config("demo", Arguments(overrides=tuple(_overrides(clone)))), folder)
-    if not folders(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-        demonstrate([demo.env], demo.collect, folder / "dataset")
-        if train_with_bar(demo.run).interrupted:
+    """Demonstrate and clone a task of `robolearn demo`, unless `clone.out` has done so; learn from it and its data."""
+    plain = compose_config("demo", Arguments(overrides=tuple(_overrides(clone))))
+    folder = Path(plain["out"] or Path(config.out or ".") / "clone")
+    demo = parse_demo(plain, folder)
+    job = Job("clone", folder, {**plain, "out": None})
+    if not _is_finished(job):
+        out_folder("clone", str(folder))
+        with job.stage("demonstrations"):
+            recorded = demonstrate([demo.env], demo.collect, folder / "dataset")
+        with job.stage("training"):
+            trained = train_with_bar(demo.run)
+        if trained.interrupted:
             raise KeyboardInterrupt
-    recorded = DemonstrationConfig(str(folder / "dataset"), "lerobot")
-    return replace(config, ckpt=str(folder), demos=config.demos or recorded)
+        job.finish({"demonstrations": recorded, "training": trained.to_dict()})
+    demos = config.demos or DemonstrationConfig(str(folder / "dataset"), "lerobot")
+    return replace(config, ckpt=str(folder), demos=demos)
+
+
+def _is_finished(job: Job) -> bool:
+    """Return whether the folder of `job` has its result; raises `ConfigError` for the result of another config."""
+    if not (job.out / "result.json").is_file():
+        return False
+    former = read_json(job.out / "result.json", CheckpointError)["config"]
+    other = [key for key in job.config if former.get(key) != job.config[key]]
+    if other:
+        found = "; ".join(f"{key}: {former.get(key)!r} there, {job.config[key]!r} wanted" for key in other)
+        raise ConfigError(f"{job.out} is another clone.", found=found, do="name another folder in clone.out")
+    return True
 
 
 def _overrides(options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -35,6 +35,21 @@ def test_the_verb_improves_compares_and_reports(clone, tmp_path, capsys):
     assert main(["eval", f"ckpt={out}", "episodes=2", "eval.videos=0", f"out={tmp_path / 'eval'}"]) == 0
 
 
+def test_runs_share_a_finished_clone(tmp_path, capsys, monkeypatch):
+    clone = ("clone.task=pick_place", "clone.env=robolearn/reach", f"clone.out={tmp_path / 'clone'}")
+    small = ("clone.collect.episodes=2", "clone.collect.num_envs=2", "clone.train.steps=3", "clone.device=cpu")
+    given = [*clone, *small, "algo=residual", "env=robolearn/reach", "env.max_steps=30", *SMALL]
+    assert main(["rl", *given, f"out={tmp_path / 'first'}"]) == 0
+    monkeypatch.setattr("robolearn.cli.rl.demonstrate", lambda *_: pytest.fail("demonstrated again"))
+    assert main(["rl", *given, f"out={tmp_path / 'second'}"]) == 0
+    first, second = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("first", "second"))
+    assert first["config_hash"] == second["config_hash"]
+    assert first["outcomes"] == second["outcomes"]
+    assert not (tmp_path / "first" / "clone").exists()
+    assert main(["rl", *given, "clone.seed=1", f"out={tmp_path / 'third'}"]) == 2
+    assert "is another clone. found: seed: 0 there, 1 wanted" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
