@@ -9,6 +9,7 @@ import torch
 
 from robolearn import checkpoint
 from robolearn.contracts import Batch, Observations
+from robolearn.device import pick_device
 from robolearn.errors import CheckpointError, ConfigError, NumericsError, SpecError
 from robolearn.spec import Feature, Spec
 from robolearn.stats import lookup
@@ -41,7 +42,7 @@ class PolicyActor:
         if not pipeline.fitted:
             raise CheckpointError("The transforms have no statistics.", do="fit the pipeline on the data")
         self.spec, self.pipeline, self.microbatch = spec, pipeline, microbatch
-        self.device = torch.device(device)
+        self.device = pick_device(device)
         self.policy = policy.to(self.device).eval()
         self.noise_shape: tuple[int, ...] = tuple(policy.noise_shape)
 

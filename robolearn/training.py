@@ -15,6 +15,7 @@ import torch
 from robolearn import checkpoint
 from robolearn.config import config_hash, to_dict
 from robolearn.contracts import Batch, WindowSource
+from robolearn.device import pick_device
 from robolearn.distributed import Processes, join
 from robolearn.errors import CheckpointError, ConfigError
 from robolearn.files import plain_json, write_file
@@ -43,7 +44,7 @@ class TrainResult:
 
     checkpoint: Path
     step: int
-    loss: float
+    loss: float | None  # None where no step was left to do
     validation_loss: float | None
     samples_per_s: float
     data_s: float
@@ -109,7 +110,7 @@ def _train(
     return TrainResult(
         checkpoint=folder,
         step=progress.step,
-        loss=progress.last_loss,
+        loss=progress.last_loss if progress.done else None,
         validation_loss=progress.validation_loss,
         samples_per_s=progress.rate(config.train.batch_size),
         data_s=progress.data_s,
@@ -260,10 +261,8 @@ class _Loop:
 
 def _prepare(config: RunConfig) -> tuple[RunConfig, Path]:
     """Return the config with nothing left open, and its folder, which is empty or the run's own."""
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = precision(config.train.precision, torch.device(device))
+    device = pick_device(config.device)
+    chosen = precision(config.train.precision, device)
     resume = config.train.resume
     run = Path(config.out) if config.out else (checkpoint.find(resume).parent.parent if resume else None)
     if run is None:
@@ -277,7 +276,7 @@ def _prepare(config: RunConfig) -> tuple[RunConfig, Path]:
         )
     (run / "checkpoints").mkdir(parents=True, exist_ok=True)
     train_config = dataclasses.replace(config.train, precision=chosen)
-    return dataclasses.replace(config, device=device, out=str(run), train=train_config), run
+    return dataclasses.replace(config, device=str(device), out=str(run), train=train_config), run
 
 
 def _describe(run: Path, config: RunConfig) -> None:

@@ -69,6 +69,16 @@ def test_help_lists_every_verb(capsys):
         (["robot", "record", "device=page"], "record needs dataset"),
         (["serve", "ckpt=x", "server.prot=1"], "did you mean 'port'?"),
         (["serve", "ckpt=x", "server.host=0.0.0.0"], "needs a token"),
+        (["serve", "ckpt=x", "server.port=99999"], "server.port is out of range"),
+        (["train"], "data is missing"),
+        (["train", "data=auto", "data.path=.", "device=tpu"], "Unknown device 'tpu'"),
+        (["train", "data=auto", "data.path=.", "device=cuda:99"], "There is no device 'cuda:99'"),
+        (["eval", "openloop"], "needs a checkpoint"),
+        (["eval", "openloop", "ckpt=x", "windows=many"], "config.windows has the wrong type"),
+        (["eval", "openloop", "ckpt=x", "windows=0"], "needs a checkpoint and a number of windows"),
+        (["compare", "a", "b", "judgments=x"], "did you mean 'judgements'?"),
+        (["robot", "rollout", "episodes=0"], "episodes is too small"),
+        (["robot", "rollout", "max_steps=-1"], "max_steps is too small"),
     ],
 )
 def test_one_clean_error(arguments, words, capsys, tmp_path, monkeypatch):
@@ -78,6 +88,15 @@ def test_one_clean_error(arguments, words, capsys, tmp_path, monkeypatch):
     assert words in captured.err
     assert captured.err.startswith("robolearn: error: ")
     assert "Traceback" not in captured.err
+
+
+def test_what_the_system_refuses_is_one_clean_error(monkeypatch, capsys, tmp_path):
+    def full(arguments):
+        (tmp_path / "absent" / "file").write_text("")
+
+    monkeypatch.setattr("robolearn.cli.listing.main", full)
+    assert main(["list"]) == 2
+    assert f"No such file or directory\n  found: {tmp_path}/absent/file" in capsys.readouterr().err
 
 
 def test_interrupt_is_clean(monkeypatch, capsys):
@@ -96,6 +115,12 @@ def test_overrides_as_hydra_users_know_them(tmp_path):
     assert config["env"] == {"name": "pusht", "max_steps": 300, "images": True}
     assert config["eval"]["execute"] == 4
     assert "device" not in config
+
+
+def test_a_task_in_words_is_no_choice_of_a_task():
+    for words in ("put the cube into the bin", "pick_place"):
+        assert compose_config("robot", Arguments(overrides=(f"task={words}",)))["task"] == words
+    assert compose_config("demo", Arguments(overrides=("task=language",)))["env"]["name"] == "pick_place_language"
 
 
 def test_unknown_keys_reach_the_typed_parser():

@@ -45,7 +45,7 @@ list (seed=0,1,2). Every command takes out=DIR and leaves DIR/result.json.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit status: 0, 2 after an error of ours, 130 when interrupted."""
+    """Run one verb and return the exit status: 0, 2 after an error of ours or of the system, 130 when interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _dispatch(arguments)
@@ -60,6 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `robolearn list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk, a folder that is not ours, a path that is a file
+        if os.environ.get("ROBOLEARN_TRACEBACK") == "1":
+            raise
+        sys.stderr.write(f"robolearn: error: The system refuses: {error.strerror or error}\n")
+        sys.stderr.write(f"  found: {error.filename}\n" if error.filename else "")
+        return 2
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -28,14 +28,13 @@ _CLIP = re.compile(r"^(?:(?P<task>.+)_)?(?:success|failure)_(?P<episode>\d+)\.mp
 
 def main(arguments: Sequence[str]) -> None:
     """Compare the evaluations that are named."""
-    given = parse_arguments(arguments, _USAGE, names=20)
-    unknown = [item for item in given.overrides if item.partition("=")[0] not in ("judgements", "out")]
-    if unknown or len(given.names) < 2:
-        found = ", ".join(unknown) or f"{len(given.names)} results"
+    given = parse_arguments(arguments, _USAGE, names=20).accept("judgements", "out")
+    if len(given.names) < 2:
+        found = f"{len(given.names)} results"
         raise ConfigError("compare needs two results or more.", found=found, do=_USAGE.splitlines()[0])
     folders = dict(zip(_labels(given.names), given.names, strict=True))
-    job = Job("compare", out_folder("compare", given.value("out") or None), {"results": folders})
     episodes = shared({name: read_result(path) for name, path in folders.items()})
+    job = Job("compare", out_folder("compare", given.value("out") or None), {"results": folders})
     pairs = [
         compare_pair((one, two), list(episodes[one].values()), list(episodes[two].values()))
         for one, two in combinations(episodes, 2)

@@ -1,7 +1,9 @@
 """Hydra in front: groups and overrides become plain data; typed configs check it afterwards."""
 
+import re
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.resources import files
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ __all__ = ["choices", "compose_config", "jobs", "merge"]
 
 _PLUG_IN = "custom"  # the option of a group that only takes a registered name
 _NAMED_BY = {"data": "kind"}  # the key that takes it, where it is not "name"
+_UNCHOSEN = re.compile(r"You must specify '(\w+)'")  # Hydra's words for a group without a choice
 
 
 def compose_config(root: str, arguments: Arguments) -> dict[str, Any]:
@@ -32,10 +35,14 @@ def compose_config(root: str, arguments: Arguments) -> dict[str, Any]:
     Unknown keys are kept: the typed parser behind names them and what they were meant to be.
     Raises `ConfigError` for what Hydra refuses: unknown options, missing choices, bad syntax.
     """
-    with _session(arguments.config_dir) as session, _one_error():
+    with _session(arguments.config_dir) as session, _one_error(session):
         overrides = OverridesParser.create().parse_overrides(list(arguments.overrides))
-        lines = [line for override in overrides for line in session.lines(override)]
+        words = {key for key in _texts(root) if session.options(key)}
+        told = [override for override in overrides if override.key_or_group in words]
+        lines = [line for override in overrides if override not in told for line in session.lines(override)]
         config = compose(root, [*session.search, *lines])
+        for override in told:
+            OmegaConf.update(config, override.key_or_group, override.value())
         _complete(root, OmegaConf.missing_keys(config))
         plain = OmegaConf.to_container(config, resolve=True)
     if not isinstance(plain, dict):
@@ -116,15 +123,25 @@ def _session(config_dir: str | None) -> Generator[_Session]:
 
 
 @contextmanager
-def _one_error() -> Generator[None]:
+def _one_error(session: _Session | None = None) -> Generator[None]:
     """Turn Hydra's and OmegaConf's errors into one of ours."""
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         cause = error.__cause__ if not str(error).strip() and error.__cause__ else error
+        group = _UNCHOSEN.match(str(cause).strip())
+        if group and session:
+            known = {*session.options(group[1]), *registry.names(group[1])} - {_PLUG_IN}
+            raise ConfigError(f"{group[1]} is missing.", expected=suggest("", known), do=f"{group[1]}=NAME") from error
         what, *rest = str(cause).strip().splitlines()
         details = "; ".join(line.strip() for line in rest if line.strip())
         raise ConfigError(f"This configuration cannot be composed: {what}", found=details or None) from error
+
+
+def _texts(root: str) -> set[str]:
+    """Return the keys of `configs/<root>.yaml` that hold text; Hydra takes them for groups of the same name."""
+    plain = OmegaConf.to_container(OmegaConf.create(files("robolearn.configs").joinpath(f"{root}.yaml").read_text()))
+    return {str(key) for key, value in plain.items() if isinstance(value, str)} if isinstance(plain, dict) else set()
 
 
 def _complete(root: str, missing: set[str]) -> None:

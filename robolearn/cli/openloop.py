@@ -1,6 +1,7 @@
 """`robolearn eval openloop`: predicted action chunks beside the demonstrated ones."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,44 +13,58 @@ from robolearn.cli.arguments import parse_arguments
 from robolearn.cli.compose import merge
 from robolearn.cli.job import Job, out_folder
 from robolearn.cli.show import progress, say, table
+from robolearn.config import parse, to_dict
 from robolearn.errors import ConfigError
 from robolearn.openloop import OpenLoopResult, openloop, recorded_windows
 from robolearn.report import write_report
 from robolearn.run import parse_run
 
-__all__ = ["main"]
+__all__ = ["OpenLoopJob", "main"]
 
 _USAGE = """usage: robolearn eval openloop ckpt=DIR [windows=512] [temperature=1.0] [data.path=DATASET] [out=DIR]
 
 Error of the predicted actions by entry and step ahead, on the episodes that the run held out
 (data.validation_fraction), or on another dataset. Leaves result.json and report.html with plots."""
-_OWN: dict[str, Any] = {"ckpt": None, "windows": 512, "temperature": 1.0, "seed": 0, "out": None}
+
+
+@dataclass(frozen=True)
+class OpenLoopJob:
+    """The options of `robolearn eval openloop`; `data` overrides those of the training."""
+
+    ckpt: str = ""
+    windows: int = 512
+    temperature: float = 1.0
+    seed: int = 0
+    data: Mapping[str, Any] = field(default_factory=dict)
+    out: str | None = None
+
+    def __post_init__(self):
+        if not self.ckpt or self.windows < 1:
+            raise ConfigError(
+                "eval openloop needs a checkpoint and a number of windows.",
+                found=f"ckpt={self.ckpt} windows={self.windows}",
+                do=_USAGE.splitlines()[0],
+            )
 
 
 def main(arguments: Sequence[str]) -> None:
     """Compare one checkpoint with recorded episodes."""
-    given = parse_arguments(arguments, _USAGE)
-    ours = merge(_OWN, given)
-    if not isinstance(ours["ckpt"], str):
-        raise ConfigError("eval openloop needs ckpt.", do=_USAGE.splitlines()[0])
-    trained = dict(checkpoint.load(ours["ckpt"]).config)
-    unknown = [key for key in ours if key not in (*_OWN, "data")]
-    if unknown:
-        raise ConfigError(f"Unknown option {', '.join(unknown)}.", expected=", ".join((*_OWN, "data.KEY")))
-    data = {**trained["data"], **ours.get("data", {})}
-    config = parse_run({**trained, "data": data})
-    actor = load(ours["ckpt"])
-    job = Job("eval", out_folder("eval", ours["out"]), {key: ours[key] for key in ours if key != "out"})
+    ours = parse(OpenLoopJob, merge({}, parse_arguments(arguments, _USAGE)), where="config")
+    trained = dict(checkpoint.load(ours.ckpt).config)
+    config = parse_run({**trained, "data": {**trained["data"], **ours.data}})
+    actor = load(ours.ckpt)
+    job = Job("eval", out_folder("eval", ours.out), to_dict(replace(ours, out=None)))
     with job.stage("data"):
         windows, held_out = recorded_windows(config, actor)
-    held_out = held_out or "path" in ours.get("data", {})
-    with job.stage("evaluation"), progress("compare", min(ours["windows"], len(windows)), "windows") as advance:
-        limit, seed, temperature = int(ours["windows"]), int(ours["seed"]), float(ours["temperature"])
-        found = openloop(actor, windows, limit, seed, temperature, on_window=lambda done: advance(done, ""))
+    held_out = held_out or "path" in ours.data
+    with job.stage("evaluation"), progress("compare", min(ours.windows, len(windows)), "windows") as advance:
+        found = openloop(
+            actor, windows, ours.windows, ours.seed, ours.temperature, on_window=lambda done: advance(done, "")
+        )
     plain = {**found.to_dict(), "held_out": held_out}
     content = job.finish({"openloop": plain})
     drawn = {**content, "openloop": {**plain, "examples": _examples(found)}}
-    report = write_report(job.out / "report.html", f"open loop: {Path(ours['ckpt']).name}", drawn)
+    report = write_report(job.out / "report.html", f"open loop: {Path(ours.ckpt).name}", drawn)
     _show(found, held_out, [report, job.out / "result.json"])
 
 

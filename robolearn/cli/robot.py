@@ -75,6 +75,13 @@ class RobotJob:
     seed: int = 0
     out: str | None = None
 
+    def __post_init__(self):
+        for name in ("episodes", "max_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is too small.", found=getattr(self, name), expected="1 or more")
+        if not (self.seconds > 0 and self.rate_hz > 0):
+            raise ConfigError("seconds and rate_hz are positive.", found=f"{self.seconds} s, {self.rate_hz} Hz")
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run one sub-command and leave its result."""

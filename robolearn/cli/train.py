@@ -95,7 +95,7 @@ def _run_of(config: RunConfig) -> str | None:
 def _show(trained: TrainResult, evaluated: EvalResult | None, files: Sequence[Path]) -> None:
     rows = [
         ("steps", f"{trained.step:,}"),
-        ("loss", f"{trained.loss:.4f}"),
+        ("loss", "–" if trained.loss is None else f"{trained.loss:.4f}"),
         ("samples/s", f"{trained.samples_per_s:,.0f}"),
         ("training [s]", f"{trained.wall_s:.1f}"),
     ]

@@ -65,6 +65,10 @@ class ServerConfig:
                 expected="at least 22 (128 bit)",
                 do="python -c 'import secrets; print(secrets.token_urlsafe(16))'",
             )
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(
+                "server.port is out of range.", found=self.port, expected="0 to 65535; 0 takes a free one"
+            )
         if self.execute < 1:
             raise ConfigError("server.execute is too small.", found=self.execute, expected="1 or more")
         if not 0 <= self.temperature <= 10:
@@ -107,8 +111,7 @@ class PolicyServer:
         config = self.config
         context = None
         if config.certificate is not None and config.private_key is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(Path(config.certificate), Path(config.private_key))
+            context = _tls(Path(config.certificate), Path(config.private_key))
         self._server = await serve(
             self._client,
             config.host,
@@ -243,6 +246,19 @@ class _Session:
 async def _refuse(connection: ServerConnection, text: str) -> None:
     await connection.send(text)
     await connection.close(1011, "refused")
+
+
+def _tls(certificate: Path, private_key: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, private_key)
+    except OSError as error:  # also of a file that is not PEM
+        raise ConfigError(
+            "The server's certificate cannot be used.",
+            found=f"{certificate}, {private_key}: {error.strerror or error}",
+            expected="two PEM files that belong together",
+        ) from error
+    return context
 
 
 def _is_loopback(host: str) -> bool:

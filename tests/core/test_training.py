@@ -209,6 +209,8 @@ def test_two_steps_then_resume_is_the_same_run(plain_run):
     whole = train(parse_run(plain_run("whole", steps=4, schedule="constant")))
     half = train(parse_run(plain_run("half", steps=2, schedule="constant")))
     rest = train(parse_run(plain_run("half", steps=4, schedule="constant", resume=str(half.checkpoint))))
+    again = train(parse_run(plain_run("half", steps=4, schedule="constant", resume=str(rest.checkpoint))))
+    assert (again.step, again.loss) == (4, None)  # no step was left to do
     assert rest.step == 4
     first, second = (checkpoint.load_training_state(result.checkpoint) for result in (whole, rest))
     for kind in ("weights", "ema", "optimizer"):

@@ -1,5 +1,6 @@
 """The policy server and its client over real sockets."""
 
+import asyncio
 import shutil
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from robolearn.serve.broker import ActionChunkBroker
 from robolearn.serve.client import WebsocketClientPolicy
 from robolearn.serve.codec import Limits, pack
 from robolearn.serve.image_tools import convert_to_uint8, resize_with_pad
-from robolearn.serve.server import ServerConfig
+from robolearn.serve.server import PolicyServer, ServerConfig
 from robolearn.serve.wire import Wire
 
 TOKEN = "t" * 22
@@ -242,6 +243,14 @@ def test_brief_and_long_inferences_never_overlap(serve, echo):
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_a_certificate_that_is_none_is_refused(echo, tmp_path):
+    (tmp_path / "odd.pem").write_text("odd")
+    for name in ("absent.pem", "odd.pem"):
+        server = PolicyServer(echo(), ServerConfig(port=0, certificate=str(tmp_path / name), private_key="odd.key"))
+        with pytest.raises(ConfigError, match="certificate cannot be used"):
+            asyncio.run(server.start())
+
+
 def test_tls(serve, echo, libero, tmp_path, monkeypatch):
     certificate, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate]
