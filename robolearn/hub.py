@@ -5,7 +5,8 @@ shared disk or a test.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -34,11 +35,11 @@ def push(folder: Path, target: str, private: bool = True) -> str:
         return _upload(folder, target, kind, private)
     if local.exists():
         raise DataError(f"{local} exists already.", expected="a new folder: nothing is overwritten", do="pick another")
-    staged = local.with_name(f".{local.name}.part")
-    shutil.copytree(folder, staged, ignore=shutil.ignore_patterns(_STATE))
-    if not (staged / "README.md").exists():
-        (staged / "README.md").write_text(card(folder))
-    staged.rename(local)
+    text = card(folder)
+    with _staged(local) as staged:
+        shutil.copytree(folder, staged, ignore=shutil.ignore_patterns(_STATE))
+        if not (staged / "README.md").exists():
+            (staged / "README.md").write_text(text)
     return str(local)
 
 
@@ -46,21 +47,29 @@ def pull(source: str, folder: Path, revision: str | None = None, kind: Kind = "m
     """Fetch `source` into the new folder `folder` and return it; a checkpoint is verified first."""
     if folder.exists():
         raise DataError(f"{folder} exists already.", expected="a new folder: nothing is overwritten", do="pick another")
-    staged = folder.with_name(f".{folder.name}.part")
     local = _local(source)
-    if local is None:
-        _download(source, staged, revision, kind)
-    elif not local.is_dir():
+    if local is not None and not local.is_dir():
         raise DataError(f"There is no folder {local}.", expected="a folder, or user/name on the hub")
-    else:
-        shutil.copytree(local, staged)
-    try:
+    with _staged(folder) as staged:
+        if local is None:
+            _download(source, staged, revision, kind)
+        else:
+            folder_kind(local)  # an error names it, not the copy
+            shutil.copytree(local, staged)
         _verify(staged, folder_kind(staged))
-    except RobolearnError:
-        shutil.rmtree(staged)
-        raise
-    staged.rename(folder)
     return folder
+
+
+@contextmanager
+def _staged(folder: Path) -> Generator[Path]:
+    """Yield a place beside `folder`, which what the block leaves there becomes; a block that fails leaves nothing."""
+    staged = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(staged, ignore_errors=True)  # of a copy that was killed
+    try:
+        yield staged
+        staged.rename(folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
 
 
 def folder_kind(folder: Path) -> Kind:
