@@ -18,17 +18,16 @@ class OutcomeLog:
     """A line of JSON for each finished episode, after a first line with the `identity` of the evaluation.
 
     An episode is a function of (seed, episode), so those that are there need not be run again. A last line
-    that was cut off does not count. Raises `ConfigError` when the file belongs to another evaluation.
+    that was cut off does not count. There is no file before the first episode: an evaluation that cannot begin
+    leaves nothing. Raises `ConfigError` when the file belongs to another evaluation.
     """
 
     def __init__(self, path: Path, identity: str):
-        self._path, self._task = path, ""
+        self._path, self._identity, self._task = path, identity, ""
         self._done: dict[str, dict[int, Outcome]] = {}  # task → episode →
         self._wall_s: dict[str, float] = {}
         if path.is_file():
-            self._read(identity)
-        else:
-            self._append([{"identity": identity}])
+            self._read()
 
     def of(self, task: str) -> "OutcomeLog":
         """Return the part of one task, where several environments are evaluated together."""
@@ -60,7 +59,7 @@ class OutcomeLog:
 
     def remove(self) -> None:
         """Remove the file: the result holds what it held."""
-        self._path.unlink()
+        self._path.unlink(missing_ok=True)
 
     def _keep(self, task: str, outcome: Outcome, wall_s: float) -> None:
         self._done.setdefault(task, {})[outcome.episode] = outcome
@@ -68,14 +67,14 @@ class OutcomeLog:
 
     def _append(self, lines: Sequence[dict]) -> None:
         with self._path.open("a") as file:
-            file.write("".join(json.dumps(line) + "\n" for line in lines))
+            head = [] if file.tell() else [{"identity": self._identity}]
+            file.write("".join(json.dumps(line) + "\n" for line in [*head, *lines]))
 
-    def _read(self, identity: str) -> None:
+    def _read(self) -> None:
         content = self._path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         os.truncate(self._path, len(whole))
         if not whole:
-            self._append([{"identity": identity}])
             return
         try:
             first, *lines = [json.loads(line) for line in whole.splitlines()]
@@ -85,10 +84,10 @@ class OutcomeLog:
         except (ValueError, KeyError, TypeError, ConfigError) as error:
             do = "remove it and evaluate again"
             raise DataError(f"{self._path} holds something else than outcomes.", found=str(error), do=do) from error
-        if found != identity:
+        if found != self._identity:
             raise ConfigError(
                 f"{self._path.parent} holds an unfinished evaluation of something else.",
                 found=found,
-                expected=f"{identity}: the same config, checkpoint and libraries",
+                expected=f"{self._identity}: the same config, checkpoint and libraries",
                 do="pick another out=DIR, or remove it",
             )

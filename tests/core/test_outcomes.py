@@ -57,6 +57,14 @@ def test_a_line_that_was_cut_off_does_not_count(tmp_path):
         assert list(OutcomeLog(path, "me").done) == [*range(kept), 7]
 
 
+def test_an_evaluation_that_does_not_begin_leaves_nothing(tmp_path):
+    log = OutcomeLog(tmp_path / "log", "me")
+    assert not (tmp_path / "log").exists()
+    log.remove()
+    OutcomeLog(tmp_path / "log", "you").add([outcome(0)], 1.0)
+    assert list(OutcomeLog(tmp_path / "log", "you").done) == [0]
+
+
 def test_another_evaluation_and_other_files_are_refused(tmp_path):
     OutcomeLog(tmp_path / "log", "me").add([outcome(0)], 1.0)
     with pytest.raises(ConfigError, match="unfinished evaluation of something else"):
