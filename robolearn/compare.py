@@ -98,7 +98,8 @@ def read_result(path: str | Path) -> dict[str, Any]:
         content = json.loads(file.read_text())
         outcomes = content["outcomes"]
         _episodes(content)
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        _protocol(content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file} is not the result of an evaluation.", found=repr(error)) from error
     if not outcomes:
         raise DataError(f"{file} holds no outcomes.", expected="one per episode")
@@ -110,7 +111,7 @@ def shared(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[tuple[str
 
     Raises `ConfigError` for results under different protocols, or whose episodes started differently.
     """
-    protocols = {name: content.get("protocol", {}).get("definition_hash", "none") for name, content in results.items()}
+    protocols = {name: _protocol(content) for name, content in results.items()}
     if len(set(protocols.values())) > 1:
         found = ", ".join(f"{name}: {value}" for name, value in protocols.items())
         raise ConfigError("These results were measured under different protocols.", found=found, expected="one hash")
@@ -228,3 +229,8 @@ def _episodes(content: Mapping[str, Any]) -> dict[tuple[str, int], Episode]:
         )
         for one in content["outcomes"]
     }
+
+
+def _protocol(content: Mapping[str, Any]) -> str:
+    """Return the hash of the protocol that a result was measured under."""
+    return content.get("protocol", {}).get("definition_hash", "none")

@@ -112,7 +112,12 @@ def test_only_shared_episodes_count():
     assert [len(one) for one in found.values()] == [2, 2]
 
 
-@pytest.mark.parametrize("content", ["[", "{}", '{"outcomes": [{"episode": 1}]}', '{"outcomes": []}', "[1]"])
+WRONG = '{"outcomes": [{"episode": 0, "success": true, "max_reward": 1, "seed": 1, "length": 3}], "protocol": 3}'
+
+
+@pytest.mark.parametrize(
+    "content", ["[", "{}", '{"outcomes": [{"episode": 1}]}', '{"outcomes": []}', "[1]", '{"outcomes": [1]}', WRONG]
+)
 def test_a_file_that_is_no_result_is_refused(tmp_path, content):
     (tmp_path / "result.json").write_text(content)
     with pytest.raises(DataError):
