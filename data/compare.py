@@ -47,7 +47,9 @@ def compare(arguments: Mapping[str, Any]) -> dict[str, Any]:
     given = parse(CompareOptions, arguments, where="data compare")
     source = given.open()
     cameras = [key for key, feature in source.spec.observations.items() if feature.kind == "image"]
-    camera = given.camera or next(iter(cameras), "")
+    if not cameras:
+        raise DataError(f"{given.path} holds no pictures to compare.", found=", ".join(source.spec.observations))
+    camera = given.camera or cameras[0]
     if camera not in cameras:
         raise DataError(f"There is no camera '{camera}'.", expected=suggest(camera, cameras))
     trained = source.read(given.episode, [camera], given.frame, given.frame + 1)[camera][0]

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from robolearn.errors import HardwareError
+from robolearn.errors import HardwareError, suggest
 from robolearn.hardware import board
 from robolearn.hardware.board import CalibrateConfig, View, detect, viewpoints
 from robolearn.hardware.braking import least_jerk
@@ -29,7 +29,11 @@ def calibrate(
     """
     period_s = 0.05
     with open_session(config, 16, period_s, simulated) as session:
-        seeing(session)
+        cameras = seeing(session).images
+        if options.camera not in cameras:
+            raise HardwareError(
+                f"The robot has no camera '{options.camera}'.", expected=suggest(options.camera, cameras)
+            )
         session.request("arm")
         if device is None:
             views, size = _look_around(session, options)

@@ -115,6 +115,8 @@ def test_the_command_moves_the_arm_and_finds_the_truth(tmp_path, scene):
     )
     twin = TwinOptions("board", "forward", image_px=320)
     config = RobotConfig(ros=ros, cameras=("wrist",), twin=twin)
+    with pytest.raises(HardwareError, match="no camera 'wirst'"):
+        commands.calibrate(config, replace(CONFIG, camera="wirst"), simulated=True)
     found, facts = commands.calibrate(config, replace(CONFIG, views=8), simulated=True)
     assert facts["views"] == 8
     assert np.array(found.offsets_rad) == pytest.approx(np.array(scene.truth.offsets_rad), abs=1e-3)
