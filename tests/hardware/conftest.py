@@ -20,9 +20,15 @@ class Checker:
     velocity: np.ndarray
     acceleration: np.ndarray
     jerk: np.ndarray
+    box: tuple
     tool_m_s: float = 0.25
-    box: tuple = ((-0.9, -0.9, -0.1), (0.9, 0.9, 1.3))
     sent: list = field(default_factory=list)
+
+    @classmethod
+    def usual(cls, period_s=0.004, box=((-0.9, -0.9, -0.1), (0.9, 0.9, 1.3))):
+        """A checker of the filter's usual shares of the maker's limits."""
+        shares = ((0.9, PANDA.velocity_rad_s), (0.7, PANDA.acceleration_rad_s2), (0.7, PANDA.jerk_rad_s3))
+        return cls(period_s, *(share * np.array(limit) for share, limit in shares), box=box)
 
     def start(self, measured):
         """A new sequence begins at rest where the arm is."""
@@ -67,6 +73,30 @@ def modified_dh_tool(q):
     return (pose @ np.array([0, 0, 0.1065 + 0.097, 1.0]))[:3]
 
 
+class FollowingArm:
+    """A Panda that is where it was told to be last, and remembers what it was told; `clock` gives nanoseconds."""
+
+    spec = None
+
+    def __init__(self, start, clock):
+        self.position, self.sent, self._clock = np.array(start), [], clock
+        self.gripper_m, self.lost = 0.08, False
+
+    def connect(self): ...
+
+    def close(self): ...
+
+    def read(self):
+        stamp = 0 if self.lost else self._clock()
+        return RobotState(stamp, PANDA.joints, self.position, np.zeros(7), self.gripper_m)
+
+    def send(self, positions_rad, stamp_ns):
+        self.position = positions_rad[:7]
+        self.gripper_m = positions_rad[7] if len(positions_rad) > 7 else None
+        self.sent.append(np.array(positions_rad))
+        return positions_rad
+
+
 class ListSink:
     """Keeps frames and episodes in memory; reads them back."""
 
@@ -104,11 +134,13 @@ def limits():
 
 @pytest.fixture
 def checker():
-    def make(period_s=0.004, **options):
-        bounds = (0.9 * np.array(PANDA.velocity_rad_s), 0.7 * np.array(PANDA.acceleration_rad_s2))
-        return Checker(period_s, *bounds, 0.7 * np.array(PANDA.jerk_rad_s3), **options)
+    return Checker.usual
 
-    return make
+
+@pytest.fixture
+def following_arm():
+    """Return the class, for tests that make arms themselves."""
+    return FollowingArm
 
 
 @pytest.fixture

@@ -42,17 +42,11 @@ from robolearn.provenance import provenance
 from robolearn.robots.panda import PANDA
 
 sys.path.insert(0, str(Path(__file__).parent))
-from conftest import Checker
+from conftest import Checker, FollowingArm
 
 MS, PERIOD = 1_000_000, 4_000_000
 HOME = np.array(PANDA.home_rad)
 DT, K = 0.02, 32
-
-
-def checker(period_s: float = 0.004) -> Checker:
-    """Return a checker with the filter's usual shares of the maker's limits."""
-    shares = ((0.9, PANDA.velocity_rad_s), (0.7, PANDA.acceleration_rad_s2), (0.7, PANDA.jerk_rad_s3))
-    return Checker(period_s, *(share * np.array(limit) for share, limit in shares))
 
 
 class Follower:
@@ -86,7 +80,7 @@ class Line:
         self.robot = RosRobot(PANDA, MemoryTransport(graph), RosRobotConfig("forward"))
         self.robot.join()
         self.twin.tick(self.now)
-        self.limits, self.checker, self.violations = limits_of(PANDA, 250.0), checker(), []
+        self.limits, self.checker, self.violations = limits_of(PANDA, 250.0), Checker.usual(), []
         self.events, self.state = Counter(), SafetyState()
         self.checker.start(HOME)
         self.arm()
@@ -171,23 +165,12 @@ class Run:
     """An executor, an arm that follows at once, and a policy that sways joint 7 (and others a little)."""
 
     def __init__(self):
-        self.chunks, self.status = Ring.create((K, 7)), status_ring()
-        self.position, self.sent = HOME.copy(), [HOME] * 4
-        self.executor = Executor(limits_of(PANDA, 250.0), self, self.chunks, ExecutorConfig(DT), self.status)
         self.now = self.start = 10_000 * MS
+        self.chunks, self.status = Ring.create((K, 7)), status_ring()
+        self.robot = FollowingArm(HOME, lambda: self.now)
+        self.robot.sent = [HOME] * 4
+        self.executor = Executor(limits_of(PANDA, 250.0), self.robot, self.chunks, ExecutorConfig(DT), self.status)
         self.executor.request("arm", self.now)
-
-    spec = None
-
-    def connect(self): ...
-
-    def read(self):
-        return RobotState(self.now, PANDA.joints, self.position, np.zeros(7))
-
-    def send(self, positions_rad, stamp_ns):
-        self.position = positions_rad
-        self.sent.append(positions_rad)
-        return positions_rad
 
     def chunk(self):
         t = 1e-9 * (self.now - self.start) + DT * np.arange(K)
@@ -204,8 +187,8 @@ class Run:
             self.tick()
 
     def check(self) -> list[str]:
-        seen = checker()
-        seen.sent, self.sent = self.sent, self.sent[-4:]
+        seen = Checker.usual()
+        seen.sent, self.robot.sent = self.robot.sent, self.robot.sent[-4:]
         return seen.violations()
 
     def close(self):
@@ -227,9 +210,9 @@ def drops(piece: int, count: int = 100) -> dict[str, Any]:
         slower = np.flatnonzero(np.array(speeds) < speeds[0] * 0.999)
         begins.append(4 * int(slower[0]) if len(slower) else 0)  # it may have stood still
         rests.append(4 * int(np.flatnonzero(np.array(speeds) == 0)[0]))
-        stood = run.position
+        stood = run.robot.position
         run.play(10)  # a policy that comes back does not move an arm that holds
-        latched += run.executor.state.mode == Mode.HOLD and np.array_equal(run.position, stood)
+        latched += run.executor.state.mode == Mode.HOLD and np.array_equal(run.robot.position, stood)
         violations += run.check()
         run.executor.request("arm", run.now)
     run.close()
@@ -242,10 +225,10 @@ def freezes(piece: int, count: int = 100) -> dict[str, Any]:
     held, violations, steps = 0, [], []
     for _ in range(count):
         run.play(int(draw.integers(80, 160)))
-        before, speed = run.position, np.abs(run.executor.state.velocity).max()
+        before, speed = run.robot.position, np.abs(run.executor.state.velocity).max()
         run.chunk()
         run.tick(500 * MS)
-        steps.append(float(np.abs(run.position - before).max() - speed * 0.004))
+        steps.append(float(np.abs(run.robot.position - before).max() - speed * 0.004))
         held += run.executor.state.mode == Mode.HOLD
         for _ in range(100):
             run.tick()
@@ -270,7 +253,7 @@ def ticks(piece: int, count: int = 432_000) -> dict[str, Any]:
             run.chunk()
         run.tick()
         if i % (count // 10) == count // 10 - 1:
-            run.sent.clear()
+            run.robot.sent.clear()
             gc.collect()
             seen.append(resources())
     moving = run.executor.state.mode == Mode.RUN
@@ -439,7 +422,7 @@ def _motion(heard: list[tuple[int, Any]], killed: int) -> dict[str, Any]:
     """Return what the arm was told, in figures: violations, when it slowed down, when it stood."""
     told = np.array([message.data for _, message in heard])
     stamps = np.array([stamp for stamp, _ in heard])
-    seen = checker(0.01)
+    seen = Checker.usual(0.01)
     seen.sent = [told[0]] * 3 + list(told)
     rate = np.abs(np.diff(told, axis=0)).max(1) / 0.01
     after = np.flatnonzero(stamps[1:] > killed)

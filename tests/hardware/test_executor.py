@@ -6,52 +6,24 @@ import sys
 import numpy as np
 import pytest
 
-from robolearn.contracts import RobotState
 from robolearn.errors import HardwareError
 from robolearn.hardware.executor import STATUS, Executor, ExecutorConfig, run, states_ring, status_ring
 from robolearn.hardware.ring import Ring
 from robolearn.hardware.safety import Mode
-from robolearn.robots.panda import PANDA
 
 MS = 1_000_000
 DT, K = 0.02, 32
 
 
-class FollowingArm:
-    """Follows every set-point exactly and remembers it."""
-
-    spec = None
-
-    def __init__(self, start):
-        self.position, self.sent, self.now = np.array(start), [], 0
-        self.gripper_m, self.lost = 0.08, False
-
-    def connect(self): ...
-
-    def close(self): ...
-
-    def read(self):
-        stamp = 0 if self.lost else self.now
-        return RobotState(stamp, PANDA.joints, self.position, np.zeros(7), self.gripper_m)
-
-    def send(self, positions_rad, stamp_ns):
-        self.position = positions_rad[:7]
-        self.gripper_m = positions_rad[7] if len(positions_rad) > 7 else None
-        self.sent.append(np.array(positions_rad))
-        return positions_rad
-
-
 class Bench:
     """An executor, its robot, and a policy that answers `latency` after its observation."""
 
-    def __init__(self, limits, home, width=7, **options):
-        self.chunks, self.status = Ring.create((K, width)), status_ring()
-        self.robot = FollowingArm(home)
-        config = ExecutorConfig(**{"chunk_period_s": DT, **options})
-        self.executor = Executor(limits, self.robot, self.chunks, config, self.status)
+    def __init__(self, limits, make_arm, home, width, blend_s):
         self.now, self.due = 10_000 * MS, []
-        self.robot.now = self.now
         self.start = self.now
+        self.chunks, self.status = Ring.create((K, width)), status_ring()
+        self.robot = make_arm(home, lambda: self.now)
+        self.executor = Executor(limits, self.robot, self.chunks, ExecutorConfig(DT, blend_s), self.status)
 
     def arm(self):
         self.executor.request("arm", self.now)
@@ -63,7 +35,6 @@ class Bench:
 
     def tick(self, wait=4 * MS):
         self.now += wait
-        self.robot.now = self.now
         for item in [item for item in self.due if item[0] <= self.now]:
             self.chunks.write(item[1], item[2])
             self.due.remove(item)
@@ -78,11 +49,11 @@ class Bench:
 
 
 @pytest.fixture
-def bench(limits, home):
+def bench(limits, following_arm, home):
     made = []
 
-    def make(**options):
-        made.append(Bench(limits, home, **options))
+    def make(width=7, blend_s=0.1):
+        made.append(Bench(limits, following_arm, home, width, blend_s))
         return made[-1]
 
     yield make
@@ -226,7 +197,6 @@ def test_what_was_read_and_sent_is_handed_on(bench, home):
     setup.chunks.write(setup.now, np.tile(home + 0.1, (K, 1)))
     for _ in range(20):
         setup.now += 4 * MS
-        setup.robot.now = setup.now
         executor.tick(setup.now)
     moving = states.latest().values
     states.remove()
@@ -284,10 +254,10 @@ def test_the_gripper_moves_at_its_speed_and_within_its_width(bench, home):
     assert np.abs(np.diff(widths)).max() <= 0.1 * 0.004 * 1.001
 
 
-def test_actions_of_another_arm_are_refused(limits, home):
+def test_actions_of_another_arm_are_refused(limits, following_arm, home):
     chunks = Ring.create((K, 6))
     with pytest.raises(HardwareError, match="do not fit the arm"):
-        Executor(limits, FollowingArm(home), chunks, ExecutorConfig(DT))
+        Executor(limits, following_arm(home, lambda: 0), chunks, ExecutorConfig(DT))
     chunks.remove()
 
 
