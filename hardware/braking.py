@@ -7,9 +7,10 @@ from robolearn.hardware.limits import Limits
 __all__ = ["approach", "brake", "fading", "least_jerk", "stopping"]
 
 _BRISK = 0.8  # share of the limits that an approach plans with
+_LEAST_JERK = np.array([10, -15, 6])  # coefficients of t³, t⁴ and t⁵
 # Coefficients of the three quintics in [0, 1] that begin with a position, a rate or an acceleration of 1, and nothing
 # else of the three, and end with none.
-_QUINTICS = np.array([[1, 0, 0, -10, 15, -6], [0, 1, 0, -6, 8, -3], [0, 0, 0.5, -1.5, 1.5, -0.5]])
+_QUINTICS = np.array([[1, 0, 0, *-_LEAST_JERK], [0, 1, 0, -6, 8, -3], [0, 0, 0.5, -1.5, 1.5, -0.5]])
 
 
 def brake(limits: Limits, position: np.ndarray, velocity: np.ndarray, acceleration: np.ndarray) -> np.ndarray:
@@ -83,7 +84,8 @@ def least_jerk(share: np.ndarray) -> np.ndarray:
 
     Flash and Hogan 1985, "The coordination of arm movements".
     """
-    return share**3 * (10 - 15 * share + 6 * share**2)
+    cubic, quartic, quintic = _LEAST_JERK
+    return share**3 * (cubic + quartic * share + quintic * share**2)
 
 
 def fading(gap: np.ndarray, duration_s: float, time_s: float) -> np.ndarray:
