@@ -54,18 +54,20 @@ class Setting:
 
     def robot(self) -> RobotConfig:
         """Return the twin of the task."""
-        return RobotConfig(
-            domain=os.getpid() % 100,  # nobody else's on this machine
-            ros=RosRobotConfig(
-                "forward",
-                rate_hz=self.rate_hz,
-                gripper_topic="/gripper_controller/commands",
-                gripper_joint="finger_joint1",
-                connect_s=60.0,
-            ),
-            base_m=(-0.56, 0.0, 0.912),
-            twin=TwinOptions("pick_place", "forward", latency_s=self.latency_s, wire="dds"),
-        )
+        return twin_of(TwinOptions("pick_place", "forward", latency_s=self.latency_s, wire="dds"), self.rate_hz)
+
+
+def twin_of(twin: TwinOptions, rate_hz: float) -> RobotConfig:
+    """Return a Panda at the tabletop of the simulated tasks that is commanded `rate_hz` times a second."""
+    ros = RosRobotConfig(
+        "forward",
+        rate_hz=rate_hz,
+        gripper_topic="/gripper_controller/commands",
+        gripper_joint="finger_joint1",
+        connect_s=60.0,
+    )
+    domain = os.getpid() % 100  # nobody else's on this machine
+    return RobotConfig(domain=domain, ros=ros, base_m=(-0.56, 0.0, 0.912), twin=twin)
 
 
 class Paced:
@@ -106,9 +108,9 @@ def main() -> None:
     setting = Setting(given.pace, demonstrations, steps, given.rate, given.latency)
     claim(setting, given.folder)
     actor = robolearn.load(learn(setting, given.folder))
-    stack = simulated(setting, actor, episodes, given.folder / "stack.jsonl", end_s)
+    stack = simulated(setting.robot(), actor, episodes, given.folder / "stack.jsonl", end_s)
     direct = evaluate(actor, len(stack))
-    rows = summary(direct, stack, setting)
+    rows = summary(direct, stack, setting.rate_hz)
     if given.realtime:
         rows.append(realtime(setting, actor, given.realtime, direct))
     finish(rows, Options(given.quick, given.json))
@@ -155,16 +157,14 @@ def evaluate(actor: Actor, episodes: int) -> list[bool]:
 
 
 def simulated(
-    setting: Setting, actor: Actor, episodes: int, file: Path, end_s: float, execute: int = EXECUTE
+    robot: RobotConfig, actor: Actor, episodes: int, file: Path, end_s: float, execute: int = EXECUTE
 ) -> list[dict[str, Any]]:
     """Return the outcomes through the stack, those of earlier runs included, as many as there was time for."""
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     while len(done) < episodes and time.monotonic() < end_s:
         numbers = range(len(done), min(len(done) + PIECE, episodes))
         start_s, cpu_s = time.monotonic(), time.process_time()
-        result = commands.rollout(
-            setting.robot(), actor, len(numbers), execute, STEPS, SEED, simulated=True, first=numbers[0]
-        )
+        result = commands.rollout(robot, actor, len(numbers), execute, STEPS, SEED, simulated=True, first=numbers[0])
         wall_s, cpu_s = time.monotonic() - start_s, time.process_time() - cpu_s
         shares = {"wall_s": wall_s / len(numbers), "cpu_s": cpu_s / len(numbers)}
         done += [outcome | shares for outcome in result["episodes"]]
@@ -183,7 +183,7 @@ def realtime(setting: Setting, actor: Actor, episodes: int, direct: list[bool]) 
     return Row("realtime", "successes", float(result["successes"]), note=note + " missed")
 
 
-def summary(direct: list[bool], stack: list[dict[str, Any]], setting: Setting) -> list[Row]:
+def summary(direct: list[bool], stack: list[dict[str, Any]], rate_hz: float) -> list[Row]:
     """Return both rates and their paired difference, with 95 % intervals, and how fast the stack ran."""
     rows: list[Row] = []
     through = [bool(outcome["success"]) for outcome in stack]
@@ -196,9 +196,7 @@ def summary(direct: list[bool], stack: list[dict[str, Any]], setting: Setting) -
     note = f"[{100 * apart.low:.1f}, {100 * apart.high:.1f}], {differing} episodes differ"
     rows.append(Row("stack_less_direct", "points", 100 * apart.value, note=note))
     seconds = sum(outcome["steps"] for outcome in stack) / RATE_HZ
-    note = (
-        f"{seconds:.0f} s at {setting.rate_hz:.0f} Hz, {sum(outcome['wall_s'] for outcome in stack):.0f} s by the wall"
-    )
+    note = f"{seconds:.0f} s at {rate_hz:.0f} Hz, {sum(outcome['wall_s'] for outcome in stack):.0f} s by the wall"
     rows.append(Row("stack_speed", "x real time", seconds / sum(outcome["cpu_s"] for outcome in stack), note=note))
     return rows
 

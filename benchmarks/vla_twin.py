@@ -19,40 +19,27 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from parity import STEPS, Setting, simulated, summary
+from parity import STEPS, simulated, summary, twin_of
 
 import robolearn
 from robolearn.benchmark import Options, Row, evaluate_run, finish
 from robolearn.contracts import Actor, Observations
-from robolearn.hardware.deploy import RobotConfig, TwinOptions
+from robolearn.hardware.deploy import TwinOptions
 from robolearn.hardware.limits import SafetyConfig
 from robolearn.serve.client import WebsocketClientPolicy
 from robolearn.serve.server import PolicyServer, ServerConfig
 
 CHECKPOINT = Path(__file__).parent / "checkpoints" / "vla_language_small"
 EXECUTE, TEMPERATURE, RATE_HZ = 4, 0.5, 250.0  # as published, both; of the commands
-
-
+TWIN = TwinOptions("pick_place_language", "forward", image_px=64)  # its topics stay in memory
 LIMITS = {
     "usual": SafetyConfig(),
     "maker": SafetyConfig(velocity=1.0, acceleration=1.0, jerk=1.0, tool_m_s=2.0, start_rad=1.0),
 }
-
-
-@dataclass(frozen=True)
-class LanguageSetting(Setting):
-    """As the setting of `parity.py`, in the language task and with the wrist's camera."""
-
-    limits: str = "usual"
-
-    def robot(self) -> RobotConfig:
-        """Return the twin of the task; its topics stay in memory."""
-        twin = TwinOptions("pick_place_language", "forward", image_px=64)
-        return replace(super().robot(), cameras=("wrist",), twin=twin, safety=LIMITS[self.limits])
 
 
 class Served:
@@ -95,13 +82,13 @@ def main() -> None:
     end_s = time.monotonic() + 60 * given.minutes
     given.folder.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    for limits in LIMITS:
-        setting = LanguageSetting(0.0, 0, 0, RATE_HZ, 0.0, limits)
+    for limits, safety in LIMITS.items():
+        robot = replace(twin_of(TWIN, RATE_HZ), cameras=("wrist",), safety=safety)
         with served(robolearn.load(CHECKPOINT)) as client:
             episodes, file = 2 if given.quick else given.episodes, given.folder / f"{limits}.jsonl"
-            twin = simulated(setting, client, episodes, file, end_s, EXECUTE)
+            twin = simulated(robot, client, episodes, file, end_s, EXECUTE)
         direct = evaluate_run(CHECKPOINT, len(twin), {"max_steps": STEPS}).outcomes
-        found = summary([outcome.success for outcome in direct], twin, setting)
+        found = summary([outcome.success for outcome in direct], twin, RATE_HZ)
         rows += [replace(row, name=f"{limits}_{row.name}") for row in found]
     finish(rows, Options(given.quick, given.json))
 
