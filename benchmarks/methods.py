@@ -92,6 +92,11 @@ class Variant:
     episodes: int = 200
     beside: str = ""  # the other run of a composition
 
+    @property
+    def plain(self) -> bool:
+        """Whether the run itself was evaluated in this way."""
+        return not (self.policy or self.execution or self.around)
+
     def actor(self, runs: Path, task: str) -> PolicyActor:
         folder = runs / f"methods_{task}_{self.run}"
         return self.around(self, folder) if self.around else robolearn.load(folder, policy=self.policy)
@@ -221,19 +226,23 @@ def evaluated(runs: Path, task: str, name: str, variant: Variant) -> Cell:
     kept = folder / f"variant_{name}.json"
     actor = variant.actor(runs, task)
     if not kept.is_file():
-        ran = read_json(folder / "result.json", RobolearnError)["config"]
-        config = parse(EvalConfig, {**ran["eval"], "episodes": variant.episodes, **(variant.execution or {})})
-        env = robolearn.make_env(ran["env"]["name"], config.num_envs, without(ran["env"], "name"))
-        outcomes: list[Outcome] = list(evaluate(actor, env, config).outcomes)
-        env.close()
-        found = summarise(outcomes, 1.0)
-        write_json(kept, {"outcomes": [asdict(outcome) for outcome in outcomes], "score": found.score._asdict()})
+        outcomes = outcomes_of(variant, actor, read_json(folder / "result.json", RobolearnError))
+        score = summarise(outcomes, 1.0).score
+        write_json(kept, {"outcomes": [asdict(outcome) for outcome in outcomes], "score": score._asdict()})
     return cell(name, variant.label, folder, read_json(kept, RobolearnError), actor)
 
 
-def without(options: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return `options` without one key."""
-    return {name: value for name, value in options.items() if name != key}
+def outcomes_of(variant: Variant, actor: PolicyActor, ran: Mapping[str, Any]) -> list[Outcome]:
+    """Return the outcomes of a variant of the run whose result is `ran`, which may hold them already."""
+    if variant.plain and len(ran["outcomes"]) >= variant.episodes:
+        return [parse(Outcome, outcome) for outcome in ran["outcomes"][: variant.episodes]]
+    options = {**ran["config"]["eval"], "episodes": variant.episodes, **(variant.execution or {})}
+    config, described = parse(EvalConfig, options), dict(ran["config"]["env"])
+    env = robolearn.make_env(described.pop("name"), config.num_envs, described)
+    try:
+        return list(evaluate(actor, env, config).outcomes)
+    finally:
+        env.close()
 
 
 def latency_ms(actor: PolicyActor, calls: int = 100) -> float:
