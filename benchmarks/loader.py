@@ -242,7 +242,12 @@ def write_large(root: Path, episodes: int, length: int) -> None:
     import pandas as pd
 
     pd.DataFrame({"task_index": [0]}, index=pd.Index(["large"], name="task")).to_parquet(root / "meta/tasks.parquet")
-    info = {
+    (root / "meta/info.json").write_text(json.dumps(large_info(features, episodes, length)))
+
+
+def large_info(features: dict[str, Any], episodes: int, length: int) -> dict[str, Any]:
+    """Return the description of the large dataset."""
+    return {
         "codebase_version": "v3.0",
         "fps": 50,
         "features": features,
@@ -257,7 +262,6 @@ def write_large(root: Path, episodes: int, length: int) -> None:
         "robot_type": None,
         "splits": {"train": f"0:{episodes}"},
     }
-    (root / "meta/info.json").write_text(json.dumps(info))
 
 
 OPEN_OURS = """
