@@ -1,12 +1,15 @@
 """Small pieces that several networks share."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["LevelEmbedding", "Shapes", "TimeEmbedding", "attend", "flat_condition", "flat_size"]
+from robolearn.errors import ConfigError
+
+__all__ = ["LevelEmbedding", "Shapes", "TimeEmbedding", "attend", "check_transformer", "flat_condition", "flat_size"]
 
 # The condition of a network is a tuple of token groups [B,N,D]; its shapes are ((N, D), …).
 Shapes = tuple[tuple[int, int], ...]
@@ -57,6 +60,15 @@ class LevelEmbedding(nn.Module):
         whole = level.round()
         angle = torch.where((level - whole).abs() < 1e-4, whole, level) * self.ratios
         return torch.cat([angle.sin(), angle.cos()], -1).flatten(1)
+
+
+def check_transformer(config: Any) -> None:
+    """Raise `ConfigError` unless `width`, `depth`, `heads` and `dropout` of `config` make a transformer."""
+    sizes = config.width, config.depth, config.heads
+    if min(sizes) < 1 or config.width % config.heads or not 0 <= config.dropout < 1:
+        raise ConfigError(
+            "A transformer of this size cannot be built.", found=config, expected="a width that is a multiple of heads"
+        )
 
 
 def attend(

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robolearn.errors import ConfigError
-from robolearn.nets.layers import Shapes
+from robolearn.nets.layers import Shapes, check_transformer
 from robolearn.nets.transformer import Attention, FeedForward
 
 __all__ = ["TokenNetConfig", "TokenTransformer"]
@@ -22,12 +21,7 @@ class TokenNetConfig:
     dropout: float = 0.1
 
     def __post_init__(self):
-        if self.width < 1 or self.depth < 1 or self.heads < 1 or self.width % self.heads or not 0 <= self.dropout < 1:
-            raise ConfigError(
-                "A transformer of this size cannot be built.",
-                found=self,
-                expected="a width that is a multiple of heads",
-            )
+        check_transformer(self)
 
 
 class TokenTransformer(nn.Module):

@@ -10,8 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from robolearn.errors import ConfigError
-from robolearn.nets.layers import Shapes, TimeEmbedding, attend, flat_condition, flat_size
+from robolearn.nets.layers import Shapes, TimeEmbedding, attend, check_transformer, flat_condition, flat_size
 
 __all__ = ["ActionTransformer", "Attention", "FeedForward", "TransformerConfig"]
 
@@ -29,12 +28,7 @@ class TransformerConfig:
     conditioning: Literal["cross_attention", "adaln"] = "cross_attention"
 
     def __post_init__(self):
-        if self.width < 1 or self.depth < 1 or self.heads < 1 or self.width % self.heads or not 0 <= self.dropout < 1:
-            raise ConfigError(
-                "A transformer of this size cannot be built.",
-                found=self,
-                expected="a width that is a multiple of heads",
-            )
+        check_transformer(self)
 
     def build(self, chunk: int, dim: int, shapes: Shapes, times: int = 1) -> "ActionTransformer":
         """Return the network for actions [B,chunk,dim] and a condition of `shapes`."""
