@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from robolearn.nets.backbones.base import BackboneConfig
 from robolearn.nets.backbones.hugging import HuggingBackbone
+from robolearn.nets.layers import attend
 
 __all__ = ["Florence2"]
 
@@ -94,7 +95,7 @@ class Florence2(HuggingBackbone):
         )
         if before is not None:
             key, value = torch.cat([before[0], key], 2), torch.cat([before[1], value], 2)
-        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        mixed = attend(query, key, value, mask)
         x = layer.self_attn_layer_norm(x + attention.out_proj(mixed.transpose(1, 2).flatten(2)))
         feed = layer.fc2(layer.activation_fn(layer.fc1(x)))
         return layer.final_layer_norm(x + feed), key, value
