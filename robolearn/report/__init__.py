@@ -4,29 +4,13 @@ import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from robolearn.report.charts import curves, interval, lines, rates, shares, strip
+from robolearn.report.page import write_page
 
 __all__ = ["write_report"]
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; media-src data:">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body><main>
-<header><h1>{title}</h1><p class="soft">{subtitle}</p></header>
-{body}
-</main></body>
-</html>
-"""
 
 
 def write_report(
@@ -53,15 +37,7 @@ def write_report(
         _columns(_facts("Versions", result.get("versions", {})), _facts("Machine", result.get("machine", {}))),
         _config(result.get("config")),
     ]
-    page = _PAGE.format(
-        title=escape(title),
-        subtitle=escape(_subtitle(result)),
-        style=files(__package__).joinpath("style.css").read_text(),
-        body="\n".join(section for section in sections if section),
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
-    return path
+    return write_page(path, title, _subtitle(result), sections)
 
 
 def _subtitle(result: Mapping[str, Any]) -> str:

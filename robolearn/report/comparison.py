@@ -11,26 +11,10 @@ from pathlib import Path
 
 from robolearn.compare import Episode, Pair, Strength
 from robolearn.report.charts import interval, strip
+from robolearn.report.page import write_page
 
 __all__ = ["write_comparison"]
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; media-src data:; script-src 'sha256-{digest}'">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body><main>
-<header><h1>{title}</h1><p class="soft">{subtitle}</p></header>
-{body}
-</main>
-<script>{script}</script>
-</body>
-</html>
-"""  # noqa: E501
 _LISTED = 500  # rows of the table of episodes
 
 Episodes = Mapping[str, Mapping[tuple[str, int], Episode]]
@@ -58,17 +42,7 @@ def write_comparison(
         _judging(clips or {}),
         _table_of_episodes(episodes),
     ]
-    page = _PAGE.format(
-        title=escape(" against ".join(episodes)),
-        subtitle=f"{count} shared episodes, same seeds",
-        style=files(__package__).joinpath("style.css").read_text(),
-        script=script,
-        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        body="\n".join(part for part in body if part),
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
-    return path
+    return write_page(path, " against ".join(episodes), f"{count} shared episodes, same seeds", body, script)
 
 
 def _pair(pair: Pair, episodes: Episodes) -> str:
