@@ -15,10 +15,10 @@ from robolearn.errors import ConfigError, RobolearnError
 from robolearn.intervals import Interval, bootstrap_mean, wilson
 from robolearn.outcomes import OutcomeLog
 from robolearn.past import with_past
-from robolearn.rollout import Continuity, Outcome, PolicyController, RandomController, StepRecord, rollout
+from robolearn.rollout import Continuity, Outcome, PolicyController, StepRecord, rollout
 from robolearn.spec import require
 
-__all__ = ["EvalConfig", "EvalResult", "evaluate", "evaluate_controller", "evaluate_random", "summarise", "write_json"]
+__all__ = ["EvalConfig", "EvalResult", "evaluate", "evaluate_controller", "summarise", "write_json"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,12 @@ class EvalConfig:
         if self.delay_steps < 0 or not 0 <= self.temperature <= 10:
             found = f"delay_steps {self.delay_steps}, temperature {self.temperature}"
             raise ConfigError("eval is out of range.", found=found, expected="delay_steps >= 0, temperature 0 to 10")
+
+    def controller(self, actor: Actor, rows: int) -> PolicyController:
+        """Return what drives `rows` environments with `actor` as these options say."""
+        return PolicyController(
+            actor, rows, self.execute, self.seed, self.delay_steps, self.temperature, self.continuity
+        )
 
 
 @dataclass(frozen=True)
@@ -94,15 +100,8 @@ def evaluate(
     """
     config = config or EvalConfig()
     require(with_past(env.spec), actor.spec, ("environment", "policy"))
-    controller = PolicyController(
-        actor, env.num_envs, config.execute, config.seed, config.delay_steps, config.temperature, config.continuity
-    )
+    controller = config.controller(actor, env.num_envs)
     return evaluate_controller(controller, env, config, episodes=episodes, on_step=on_step, log=log)
-
-
-def evaluate_random(env: VectorEnv, config: EvalConfig) -> EvalResult:
-    """Return what uniformly random actions reach: the floor of every table."""
-    return evaluate_controller(RandomController(env, config.seed), env, config)
 
 
 def evaluate_controller(

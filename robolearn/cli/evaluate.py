@@ -13,7 +13,7 @@ from robolearn.cli.job import Job, out_folder
 from robolearn.cli.openloop import main as openloop
 from robolearn.cli.show import progress, say, table
 from robolearn.config import config_hash, parse, to_dict
-from robolearn.contracts import Actor, Controller, VectorEnv
+from robolearn.contracts import Actor, VectorEnv
 from robolearn.errors import ConfigError, suggest
 from robolearn.evaluation import EvalConfig, EvalResult, evaluate
 from robolearn.files import sha256
@@ -26,7 +26,7 @@ from robolearn.provenance import versions
 from robolearn.registry import configure
 from robolearn.remote import evaluate_on_ray
 from robolearn.report import write_report
-from robolearn.rollout import PolicyController, StepRecord
+from robolearn.rollout import StepRecord
 
 __all__ = ["EvalJob", "build_env", "evaluate_with_bar", "main", "protocol_rows", "show_result"]
 
@@ -208,14 +208,8 @@ def film_policy(
     if not chosen:
         return []
     env = build_env(options, 1)
-
-    def controller(env: VectorEnv) -> Controller:
-        return PolicyController(
-            actor, 1, config.execute, config.seed, config.delay_steps, config.temperature, config.continuity
-        )
-
     try:
-        return film(env, controller, chosen, config.seed, out)
+        return film(env, lambda env: config.controller(actor, 1), chosen, config.seed, out)
     finally:
         env.close()
 
