@@ -46,7 +46,7 @@ class RobotSession:
         self.twin: Child | None = None
         self.executor: Child | None = None
         self.recorder: Child | None = None
-        self._images: dict[str, tuple[np.ndarray, int]] = {}
+        self._images: dict[str, np.ndarray] = {}
         self._signals: dict[str, np.ndarray] = {}
         self._subscribers: dict[str, Subscriber] = {}
         self._video: dict[str, VideoCamera] = {}
@@ -134,26 +134,17 @@ class RobotSession:
         names = self.arm_constants.joints
         state = RobotState(record.stamp_ns, names, position[:-1], velocity[:-1], gripper)
         self._listen()
-        return Reading(state, {name: image for name, (image, _) in self._images.items()}, dict(self._signals), task)
+        return Reading(state, dict(self._images), dict(self._signals), task)
 
     def now_ns(self) -> int:
         """Return the time that chunks are stamped with."""
         return time.monotonic_ns()
 
-    def camera_ages_s(self) -> dict[str, float]:
-        """Return how old the newest picture of each camera is; infinite before the first."""
-        self._listen()
-        now = time.monotonic_ns()
-        return {
-            name: 1e-9 * (now - self._images[name][1]) if name in self._images else float("inf")
-            for name in (*self.config.cameras, *self.config.video)
-        }
-
     def _listen(self) -> None:
         for name, camera in self._video.items():
             newest = camera.latest()
             if newest is not None:
-                self._images[name] = newest
+                self._images[name] = newest[0]
         for key, subscriber in self._subscribers.items():
             for received in subscriber.take():
                 if key not in self.config.cameras:
@@ -165,7 +156,7 @@ class RobotSession:
                         f"The camera '{key}' sends another format.", found=image.encoding, expected="rgb8"
                     )
                 pixels = np.asarray(image.data).reshape(image.height, image.width, 3)
-                self._images[key] = (pixels if image.encoding == "rgb8" else pixels[..., ::-1], received.stamp_ns)
+                self._images[key] = pixels if image.encoding == "rgb8" else pixels[..., ::-1]
 
     def every(self, period_s: float, work: Callable[[int], bool]) -> None:
         """Call `work(step)` on an absolute schedule until it says False; late steps are not caught up."""
