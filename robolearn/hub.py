@@ -80,7 +80,9 @@ def folder_kind(folder: Path) -> Kind:
         return "model"
     raise DataError(
         f"{folder} is neither a checkpoint nor a LeRobot dataset.",
-        found=", ".join(sorted(path.name for path in folder.iterdir())[:8]) if folder.is_dir() else "no such folder",
+        found=", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+        if folder.is_dir()
+        else "no such folder",
         expected="spec.json with *.safetensors, or meta/info.json",
     )
 
