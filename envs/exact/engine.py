@@ -243,6 +243,9 @@ def _make_record(export: Export, terms: Terms, model: mujoco.MjModel) -> tuple[R
         index |= {f"left:{name}": len(pairs), f"right:{name}": len(pairs) + 1, f"any:{name}": len(pairs) + 2}
         pairs += [(left, thing), (right, thing), (whole, thing)]
     index = {(f"pair:{key}" if key.split(":")[0] in ("left", "right", "any") else key): i for key, i in index.items()}
+    for name, some, others in terms.contacts:
+        index[f"pair:{name}"] = len(pairs)
+        pairs.append((mask(some), mask(others)))
     return (
         Record(
             np.array(bodies, np.int64),

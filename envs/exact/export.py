@@ -24,7 +24,7 @@ from robolearn.errors import EnvError, suggest
 __all__ = ["ArmExport", "Export", "Item", "Sampler", "export_task", "open_peer"]
 
 _FORMAT = 1  # raise it when the meaning of the exported fields changes
-_MEMORY = "1M"  # working memory per environment; robosuite's own models ask for 1.3 GB
+_MEMORY = {"ToolHang": "4M"}  # working memory per environment, else 1 MB; robosuite's own models ask for 1.3 GB
 _CONTROLLERS = ("OSC_POSE", "OSC_POSITION", "JOINT_POSITION", "JOINT_VELOCITY", "IK_POSE")
 _POSES = ("body_pos", "body_quat")  # model arrays that robosuite writes after compiling
 
@@ -212,7 +212,7 @@ def _controller(robot: str, controller: str | Mapping[str, Any] | None) -> dict[
 
 
 def _extract(task: str, peer: Any) -> Export:
-    xml = _small_memory(peer.edit_model_xml(peer.model.get_xml()))
+    xml = _small_memory(peer.edit_model_xml(peer.model.get_xml()), _MEMORY.get(task, "1M"))
     arms, cutoff = [], 0
     for robot in peer.robots:
         arms += [_arm(peer, robot, arm, cutoff) for arm in robot.arms]
@@ -232,11 +232,11 @@ def _extract(task: str, peer: Any) -> Export:
     )
 
 
-def _small_memory(xml: str) -> str:
+def _small_memory(xml: str, memory: str) -> str:
     root = ET.fromstring(xml)
     for size in root.findall("size"):
         root.remove(size)
-    ET.SubElement(root, "size", memory=_MEMORY)
+    ET.SubElement(root, "size", memory=memory)
     return ET.tostring(root, encoding="unicode")
 
 

@@ -58,7 +58,9 @@ def lean_model(export: Export, terms: Terms) -> mujoco.MjModel:
     for body in spec.bodies:
         if body.name.startswith(("robot", "gripper", "fixed_mount", "mount")) or body.name in absent:
             body.gravcomp = 1.0
-    _collisions(spec, {item.body for sampler in export.samplers for item in sampler.items}, absent)
+    placed = [exact.body(item.body).id for sampler in export.samplers for item in sampler.items]
+    objects = {exact.body(body).name for body in range(exact.nbody) if exact.body_rootid[body] in placed}
+    _collisions(spec, objects, absent)
     _actuators(spec, export, exact)
     option = spec.option
     option.timestep, option.density, option.viscosity = TIMESTEP_S, 0.0, 0.0  # friction cones as robosuite's

@@ -2,12 +2,23 @@
 
 import numpy as np
 
-__all__ = ["mat_to_quat", "pose_matrix", "quat_to_mat", "relative_pose", "wxyz_to_xyzw"]
+__all__ = ["mat_to_quat", "pose_matrix", "quat_to_mat", "relative_pose", "rotate", "upper", "wxyz_to_xyzw"]
 
 
 def wxyz_to_xyzw(quat: np.ndarray) -> np.ndarray:
     """Return quaternions [...,4] in robosuite's order."""
     return quat[..., [1, 2, 3, 0]]
+
+
+def upper(quat_xyzw: np.ndarray) -> np.ndarray:
+    """Return the same rotations [...,4], the scalar part not negative."""
+    return np.where(quat_xyzw[..., 3:] < 0.0, -quat_xyzw, quat_xyzw)
+
+
+def rotate(quat_xyzw: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """Return `vector` [3] turned by unit quaternions [E,4], [E,3]."""
+    axis, once = quat_xyzw[:, :3], np.cross(quat_xyzw[:, :3], vector)
+    return vector + 2.0 * (quat_xyzw[:, 3:] * once + np.cross(axis, once))
 
 
 def quat_to_mat(quat_xyzw: np.ndarray) -> np.ndarray:
@@ -46,7 +57,7 @@ def mat_to_quat(mat: np.ndarray) -> np.ndarray:
     _, vectors = np.linalg.eigh(k / np.float32(3.0))
     quat = vectors[:, :, 3]  # of the largest eigenvalue, xyzw
     quat[broken] = np.nan
-    return np.where(quat[:, 3:] < 0.0, -quat, quat)
+    return upper(quat)
 
 
 def pose_matrix(position_m: np.ndarray, quat_xyzw: np.ndarray) -> np.ndarray:

@@ -1,10 +1,12 @@
-"""The robosuite tasks that run natively: Lift, Stack, PickPlace and NutAssembly with one object."""
+"""The robosuite tasks that run natively: Lift, PickPlace and NutAssembly with one object, ToolHang."""
 
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 
 import numpy as np
 
 from robolearn.envs.exact.export import Export
+from robolearn.envs.exact.quaternions import mat_to_quat, upper
 from robolearn.envs.exact.terms import Raw, Terms, View, reached, relative_to_hand
 
 __all__ = ["NATIVE"]
@@ -48,7 +50,7 @@ def pick_place(kind: str) -> Callable[[Export], Terms]:
         bins = _Bins(export)
 
         def observe(view: View) -> Raw:
-            return relative_to_hand(view, chosen.name, chosen.body)
+            return relative_to_hand(view, chosen.name, view.position(chosen.body), view.quat(chosen.body))
 
         def positions(view: View) -> np.ndarray:
             return np.stack([view.position(item.body) for item in items], 1)
@@ -135,7 +137,7 @@ def nut_assembly(kind: str) -> Callable[[Export], Terms]:
         table_m = export.peer["table_offset"][2]
 
         def observe(view: View) -> Raw:
-            return relative_to_hand(view, chosen.name, chosen.body)
+            return relative_to_hand(view, chosen.name, view.position(chosen.body), view.quat(chosen.body))
 
         def state(view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             """Return nut positions and peg positions [E,2,3] and which nuts are on their pegs [E,2]."""
@@ -173,6 +175,79 @@ def nut_assembly(kind: str) -> Callable[[Export], Terms]:
     return terms
 
 
+_TIP_M = 0.05  # robosuite's largest distance of the frame's tip to the middle of the stand's base
+_LOOSE_M = 0.0105 - 0.00375  # of the tool's hole about the hook: its radius less half the hook's thickness
+
+
+def tool_hang(export: Export) -> Terms:
+    """Put the frame into its stand, then hang the tool on the frame's hook."""
+    base_m, *walls_m = _offsets(export, "stand_base", *(f"stand_wall{i}" for i in range(4)))
+    ring = tuple(f"tool_hole1_hc_{i}" for i in range(8))
+    ends_m = _offsets(export, ring[0], ring[4])
+    tool = next(sampler.items[0] for sampler in export.samplers if sampler.items[0].name == "tool")
+    fingers = tuple({geom for key, part in export.arms[0].grip_geoms.items() if key != "all" for geom in part})
+
+    def assembled(view: View) -> np.ndarray:
+        base, low = view.point("stand_root", base_m), view.site("frame_mount_site")
+        shaft, rod = view.site("stand_mount_site") - base, view.site("frame_intersection_site") - low
+        upright = shaft[:, 2] > np.cos(np.pi / 18) * np.linalg.norm(shaft, axis=1)
+        deep = np.linalg.norm(view.site("frame_tip_site") - base, axis=1) < _TIP_M
+        walls = [view.point("stand_root", wall_m) - low for wall_m in walls_m]
+        return upright & deep & _between(rod, walls[0], walls[2]) & _between(rod, walls[1], walls[3])
+
+    def hung(view: View) -> np.ndarray:
+        end = view.site("frame_hang_site")
+        hook, hole = view.site("frame_intersection_site") - end, view.site("tool_hole1_center") - end
+        length = np.linalg.norm(hook, axis=1)
+        around = _between(hook, *(view.point("tool_hole1_root", end_m) - end for end_m in ends_m))
+        near = np.linalg.norm(np.cross(hole, hook), axis=1) < _LOOSE_M * length
+        along = (hole * hook).sum(1)
+        on = (along > 0.05 * length**2) & (along < length**2)
+        return view.touching("ring:hook") & ~view.touching("fingers:tool") & around & near & on
+
+    def observe(view: View) -> Raw:
+        frame_quat = mat_to_quat(view.site_mat("frame_intersection_site"))
+        return {
+            **relative_to_hand(view, "base", view.point("stand_root", base_m), upper(view.quat("stand_root"))),
+            **relative_to_hand(view, "frame", view.site("frame_intersection_site"), frame_quat),
+            **relative_to_hand(view, "tool", view.position("tool_root"), upper(view.quat("tool_root"))),
+            "frame_is_assembled": assembled(view)[:, None].astype(float),
+            "tool_on_frame": hung(view)[:, None].astype(float),
+        }
+
+    def success(view: View) -> np.ndarray:
+        return assembled(view) & hung(view)
+
+    return Terms(
+        bodies=("stand_root", "tool_root", "tool_hole1_root"),
+        observe=observe,
+        reward=lambda view, shaped: success(view) * export.peer["reward_scale"],
+        success=success,
+        instruction="put the frame into the stand and hang the tool on it",
+        sites=(
+            "frame_hang_site",
+            "frame_intersection_site",
+            "frame_mount_site",
+            "frame_tip_site",
+            "stand_mount_site",
+            "tool_hole1_center",
+        ),
+        contacts=(("ring:hook", ring, ("frame_horizontal_frame",)), ("fingers:tool", fingers, tool.geoms)),
+        memory=(("base", 7), ("frame", 7), ("tool", 7)),
+    )
+
+
+def _offsets(export: Export, *geoms: str) -> list[np.ndarray]:
+    """Return where geometries are in their bodies [3], m."""
+    found = {geom.get("name"): geom.get("pos", "0 0 0") for geom in ET.fromstring(export.xml).iter("geom")}
+    return [np.array(found[name].split(), float) for name in geoms]
+
+
+def _between(line: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return whether a line [E,3] from the origin passes between two points [E,3], bool [E]."""
+    return (np.cross(one, line) * np.cross(other, line)).sum(1) < 0
+
+
 NATIVE: dict[str, Callable[[Export], Terms]] = {
     "Lift": lift,
     "NutAssemblyRound": nut_assembly("round"),
@@ -181,4 +256,5 @@ NATIVE: dict[str, Callable[[Export], Terms]] = {
     "PickPlaceCan": pick_place("can"),
     "PickPlaceCereal": pick_place("cereal"),
     "PickPlaceMilk": pick_place("milk"),
+    "ToolHang": tool_hang,
 }

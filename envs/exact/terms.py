@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from robolearn.envs.exact.export import Export
-from robolearn.envs.exact.quaternions import mat_to_quat, pose_matrix, relative_pose, wxyz_to_xyzw
+from robolearn.envs.exact.quaternions import mat_to_quat, pose_matrix, relative_pose, rotate, wxyz_to_xyzw
 
 __all__ = ["Raw", "Terms", "View", "proprioception", "reached", "relative_to_hand"]
 
@@ -39,6 +39,10 @@ class View:
     def quat(self, body: str) -> np.ndarray:
         """Return the orientation of a body [E,4], xyzw."""
         return wxyz_to_xyzw(self.bodies[:, self.index[f"body:{body}"], 3:])
+
+    def point(self, body: str, offset_m: np.ndarray) -> np.ndarray:
+        """Return where `offset_m` [3] in the frame of a body is [E,3], m."""
+        return self.position(body) + rotate(self.quat(body), offset_m)
 
     def site(self, name: str) -> np.ndarray:
         """Return the position of a site [E,3], m."""
@@ -77,7 +81,7 @@ class Terms:
     instruction: str
     sites: tuple[str, ...] = ()
     graspable: tuple[tuple[str, tuple[str, ...]], ...] = ()  # name → geometries, each with both pads
-    touchable: tuple[tuple[str, tuple[str, ...]], ...] = ()  # name → geometries, with the whole gripper
+    contacts: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = ()  # name → two groups of geometries
     sizes: tuple[tuple[str, tuple[float, ...], tuple[float, ...]], ...] = ()  # body, low, high [m]
     absent: tuple[str, ...] = ()
     memory: tuple[tuple[str, int], ...] = field(default=())  # name → width
@@ -111,20 +115,20 @@ def reached(distance_m: np.ndarray) -> np.ndarray:
     return 1.0 - np.tanh(10.0 * distance_m)
 
 
-def relative_to_hand(view: View, name: str, body: str) -> Raw:
+def relative_to_hand(view: View, name: str, position_m: np.ndarray, quat: np.ndarray) -> Raw:
     """Return an object's pose seen from the hand, its pose in the world, and remember the latter.
 
     The relative pose is that of the object one observation earlier; a reset has none and gives zeros.
     """
     memory, hand = view.memory[name], pose_matrix(view.tool(), view.quat("hand0"))
-    position, quat = relative_pose(hand, pose_matrix(memory[:, :3], memory[:, 3:]))
+    seen_m, seen_quat = relative_pose(hand, pose_matrix(memory[:, :3], memory[:, 3:]))
     known = ~view.fresh[:, None]
-    here = np.concatenate([view.position(body), view.quat(body)], 1)
+    here = np.concatenate([position_m, quat], 1)
     memory[:] = here
     prefix = view.export.arms[0].name
     return {
-        f"{name}_to_{prefix}eef_pos": np.where(known, position, 0.0),
-        f"{name}_to_{prefix}eef_quat": np.where(known, quat, 0.0),
+        f"{name}_to_{prefix}eef_pos": np.where(known, seen_m, 0.0),
+        f"{name}_to_{prefix}eef_quat": np.where(known, seen_quat, 0.0),
         f"{name}_pos": here[:, :3],
         f"{name}_quat": here[:, 3:],
     }

@@ -22,7 +22,7 @@ from robolearn.errors import ConfigError, EnvError, MissingLibraryError
 from robolearn.rollout import ExpertController, rollout
 from robolearn.seeding import generator
 
-TASKS = ("Lift", "PickPlaceCan", "NutAssemblySquare")
+TASKS = ("Lift", "PickPlaceCan", "NutAssemblySquare")  # with a scripted expert
 CONTROLLERS = (
     ("OSC_POSITION", {}),
     ("JOINT_POSITION", {}),
@@ -88,13 +88,13 @@ def check_parity(task, runs, steps):
     assert np.mean([free >= 20 for _, _, free in results]) >= 0.5
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [*TASKS, "ToolHang"])
 def test_the_same_numbers_as_robosuite(task):
     check_parity(task, runs=2, steps=25)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [*TASKS, "ToolHang"])
 def test_the_same_numbers_as_robosuite_from_a_hundred_states(task):
     check_parity(task, runs=100, steps=60)
 
@@ -150,7 +150,7 @@ def test_the_numpy_loop_agrees_with_the_compiled_one(controller):
     assert np.abs(fast - slow)[..., :7].max() < 1e-9
 
 
-@pytest.mark.parametrize("task", ["Lift", "NutAssemblySquare"])
+@pytest.mark.parametrize("task", ["Lift", "NutAssemblySquare", "ToolHang"])
 def test_snapshot_resumes_in_another_row_bit_for_bit(task):
     env = build(task, 2)
     env.reset(seed=[3, 4])
