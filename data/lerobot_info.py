@@ -11,7 +11,7 @@ import numpy as np
 
 from robolearn.data.files import positive, read_json
 from robolearn.data.video import DEPTH_INFO
-from robolearn.errors import DataError, RobolearnError
+from robolearn.errors import DataError, RobolearnError, suggest
 from robolearn.spec import ActionSpec, Feature, Spec
 
 __all__ = ["AUTO_FEATURES", "Info", "StoredFeature", "features_of", "load_info"]
@@ -65,6 +65,15 @@ class Info:
     chunks_size: int
     spec: Spec
     raw: Mapping[str, Any]
+
+    def feature(self, key: str) -> StoredFeature:
+        """Return how the column `key` is stored; raises `DataError` for one that is not there."""
+        if key in AUTO_FEATURES and key not in self.features:
+            return StoredFeature(AUTO_FEATURES[key], (1,))
+        if key not in self.features:
+            root = self.path.parent.parent
+            raise DataError(f"No key '{key}' in {root}.", expected=suggest(key, {*self.features, "task"}))
+        return self.features[key]
 
 
 def load_info(root: Path, versions: tuple[str, ...], raw: Mapping[str, Any] | None = None) -> Info:

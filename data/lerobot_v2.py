@@ -16,12 +16,12 @@ from robolearn.data import stats as statistics
 from robolearn.data.arrow import arrow_table
 from robolearn.data.files import inside, read_json, write_atomic, write_json, written_aside
 from robolearn.data.frames import counters, extras, metadata_of, span
-from robolearn.data.lerobot_info import AUTO_FEATURES, StoredFeature, features_of, load_info
+from robolearn.data.lerobot_info import AUTO_FEATURES, features_of, load_info
 from robolearn.data.options import NoOptions
 from robolearn.data.progress import bar
 from robolearn.data.tables import decode_images, open_parquet, read_parquet, to_array
 from robolearn.data.video import VideoOptions, decode_span, encode
-from robolearn.errors import DataError, suggest
+from robolearn.errors import DataError
 from robolearn.spec import Spec
 
 __all__ = ["LeRobotV2Reader", "open_dataset", "write_v2"]
@@ -85,7 +85,7 @@ class LeRobotV2Reader:
         start, stop = span(self._lengths, episode, start, stop, self.root)
         length = int(self._lengths[episode])
         path = self._path(self.info.data_path, episode)
-        columns = [key for key in keys if key != "task" and self._feature(key).dtype != "video"]
+        columns = [key for key in keys if key != "task" and self.info.feature(key).dtype != "video"]
         columns += ["task_index"] if "task" in keys and "task_index" not in columns else []
         result: dict[str, np.ndarray] = {}
         if columns:
@@ -93,7 +93,7 @@ class LeRobotV2Reader:
             if table.num_rows != length:
                 raise DataError(f"{path} has another length than meta says.", found=table.num_rows, expected=length)
             for key in columns:
-                column, feature = table.column(key).slice(start, stop - start), self._feature(key)
+                column, feature = table.column(key).slice(start, stop - start), self.info.feature(key)
                 decode = feature.dtype == "image"
                 where = f"{path}: {key}"
                 result[key] = (
@@ -104,19 +104,12 @@ class LeRobotV2Reader:
         for key in keys:
             if key not in result:
                 video = self._path(str(self.info.video_path), episode, key)
-                fps, shape = self.info.fps, self._feature(key).shape
+                fps, shape = self.info.fps, self.info.feature(key).shape
                 frames = decode_span(video, start / fps, stop - start, fps)
                 if len(frames) and frames.shape[1:] != shape:
                     raise DataError(f"{video} has another size than declared.", found=frames.shape[1:], expected=shape)
                 result[key] = frames.reshape(-1, *shape)
         return {key: result[key] for key in keys}
-
-    def _feature(self, key: str) -> StoredFeature:
-        if key in AUTO_FEATURES and key not in self.info.features:
-            return StoredFeature(AUTO_FEATURES[key], (1,))
-        if key not in self.info.features:
-            raise DataError(f"No key '{key}' in {self.root}.", expected=suggest(key, self.keys))
-        return self.info.features[key]
 
     def _path(self, template: str, episode: int, key: str = "") -> Path:
         chunk = episode // self.info.chunks_size

@@ -17,11 +17,11 @@ from robolearn.config import parse
 from robolearn.data import journal
 from robolearn.data.files import inside
 from robolearn.data.frames import span
-from robolearn.data.lerobot_info import AUTO_FEATURES, StoredFeature, load_info
+from robolearn.data.lerobot_info import StoredFeature, load_info
 from robolearn.data.options import NoOptions
 from robolearn.data.tables import decode_images, one_array, open_parquet, plain_numbers, read_parquet, to_array
 from robolearn.data.video import DEPTH_INFO, DEPTH_PIXELS, decode_span, depth_levels
-from robolearn.errors import DataError, suggest
+from robolearn.errors import DataError
 
 __all__ = ["REAL_TIME", "LeRobotReader", "open_dataset"]
 
@@ -77,7 +77,7 @@ class LeRobotReader:
     def read(self, episode: int, keys: Sequence[str], start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
         """Return frames [start, stop) of `keys` of one episode."""
         start, stop = span(self._lengths, episode, start, stop, self.root)
-        signals = [key for key in keys if key != "task" and self._feature(key).dtype != "video"]
+        signals = [key for key in keys if key != "task" and self.info.feature(key).dtype != "video"]
         columns = [*signals, "task_index"] if "task" in keys and "task_index" not in signals else signals
         result: dict[str, np.ndarray] = {}
         if columns:
@@ -85,7 +85,7 @@ class LeRobotReader:
             table = file.rows(episode, int(self._lengths[episode]), columns, start, stop)
             for key in columns:
                 where = f"{file.path}: {key}, episode {episode}"
-                feature = self._feature(key)
+                feature = self.info.feature(key)
                 if feature.dtype == "image":
                     result[key] = decode_images(table.column(key), feature, self.root, where)
                 else:
@@ -93,7 +93,7 @@ class LeRobotReader:
         if "task" in keys:
             result["task"] = self._task_strings(result["task_index"], episode, start)
         for key in keys:
-            if key != "task" and self._feature(key).dtype == "video":
+            if key != "task" and self.info.feature(key).dtype == "video":
                 result[key] = self._video(episode, key, start, stop)
         return {key: result[key] for key in keys}
 
@@ -108,7 +108,7 @@ class LeRobotReader:
             file = self._data_file(episodes[0])
             table = read_parquet(file.file, path, keys)
             for key in keys:
-                values = to_array(table.column(key), self._feature(key), f"{path}: {key}")
+                values = to_array(table.column(key), self.info.feature(key), f"{path}: {key}")
                 if key not in result:
                     result[key] = np.empty((int(ends[-1]), *values.shape[1:]), values.dtype)
                 for episode in episodes:
@@ -134,13 +134,6 @@ class LeRobotReader:
         return inside(self.root, relative, f"{self.info.path}: video_path"), float(
             self._table[prefix + "from_timestamp"][episode]
         )
-
-    def _feature(self, key: str) -> StoredFeature:
-        if key in AUTO_FEATURES and key not in self.info.features:
-            return StoredFeature(AUTO_FEATURES[key], (1,))
-        if key not in self.info.features:
-            raise DataError(f"No key '{key}' in {self.root}.", expected=suggest(key, self.keys))
-        return self.info.features[key]
 
     def _data_path(self, episode: int) -> Path:
         if episode >= self.info.total_episodes:
@@ -171,7 +164,7 @@ class LeRobotReader:
 
     def _video(self, episode: int, key: str, start: int, stop: int) -> np.ndarray:
         path, from_s = self.video_file(episode, key)
-        feature = self._feature(key)
+        feature = self.info.feature(key)
         fps = self.info.fps
         if feature.depth:
             return self._depth(path, feature, from_s + start / fps, stop - start)
