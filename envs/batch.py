@@ -37,7 +37,7 @@ class BatchOptions:
     cameras: tuple[str, ...] = ()
     image_px: int = 96
     renderer: str = "auto"
-    perturb: Mapping[str, int] = field(default_factory=dict)  # axis → level, see `perturb.AXES`
+    perturb: Mapping[str, int] = field(default_factory=dict)  # axis → level 0 to 3, see `perturb.AXES`
     max_steps: int | None = None  # None: the task's
     threads: int = 0  # 0: one per core
 
