@@ -120,16 +120,23 @@ class Forward:
         return self._target
 
 
-class UniversalRobots(Forward):
-    """Ignores set-points that imply too much speed; without one for 40 ms it extrapolates, then stops for good."""
-
-    speed_rad_s, timeout_ns = 3.14, 40_000_000
+class _Watching(Forward):
+    """Knows how fast its set-points move."""
 
     def __init__(self, names: tuple[str, ...], start: np.ndarray, period_s: float):
         super().__init__(names, start, period_s)
-        self._period_s = period_s
-        self._velocity = np.zeros(len(self._target))
+        self._period_s, self._velocity = period_s, np.zeros(len(self._target))
         self._heard_ns: int | None = None
+
+    def _elapsed_s(self, now_ns: int) -> float:
+        """Return the time since the last set-point, a period at least."""
+        return self._period_s if self._heard_ns is None else max(1e-9 * (now_ns - self._heard_ns), self._period_s)
+
+
+class UniversalRobots(_Watching):
+    """Ignores set-points that imply too much speed; without one for 40 ms it extrapolates, then stops for good."""
+
+    speed_rad_s, timeout_ns = 3.14, 40_000_000
 
     def receive(self, message: Any, now_ns: int) -> None:
         if self.stopped:
@@ -137,8 +144,7 @@ class UniversalRobots(Forward):
             return
         before = self._target
         super().receive(message, now_ns)
-        elapsed = self._period_s if self._heard_ns is None else max(1e-9 * (now_ns - self._heard_ns), self._period_s)
-        velocity = (self._target - before) / elapsed
+        velocity = (self._target - before) / self._elapsed_s(now_ns)
         if np.abs(velocity).max() > self.speed_rad_s:
             self._target = before
             self.rejected["speed"] += 1
@@ -157,16 +163,10 @@ class UniversalRobots(Forward):
         return self._target + 1e-9 * max(silent - self.timeout_ns, 0) * self._velocity
 
 
-class Franka(Forward):
+class Franka(_Watching):
     """Stops after 20 periods without a command, on a command that is not finite, and on a discontinuity."""
 
     acceleration_rad_s2, lost = 10.0, 20
-
-    def __init__(self, names: tuple[str, ...], start: np.ndarray, period_s: float):
-        super().__init__(names, start, period_s)
-        self._period_s, self._velocity = period_s, np.zeros(len(self._target))
-        self._heard_ns: int | None = None
-        self._moved_ns = 0
 
     def receive(self, message: Any, now_ns: int) -> None:
         if self.stopped:
@@ -177,7 +177,7 @@ class Franka(Forward):
         if self.rejected["not_finite"]:
             self.stopped = "a command that is not finite"
             return
-        elapsed = self._period_s if self._heard_ns is None else max(1e-9 * (now_ns - self._heard_ns), self._period_s)
+        elapsed = self._elapsed_s(now_ns)
         velocity = (self._target - before) / elapsed
         if np.abs(velocity - self._velocity).max() / elapsed > 20 * self.acceleration_rad_s2:
             self._target, self.stopped = before, "cartesian_reflex: a discontinuity of the command"
