@@ -292,7 +292,13 @@ def check_finite(tensors: Mapping[str, torch.Tensor], what: str) -> None:
 
 def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     # Copies: safetensors refuses tensors that share memory, as tied weights do.
-    save_file({name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}, path)
+    plain = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+    try:
+        save_file(plain, path)
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} cannot be written.", found=str(error), do="free the disk, or pick another"
+        ) from error
     path.chmod(0o644)  # safetensors writes for the owner only
 
 

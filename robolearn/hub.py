@@ -68,6 +68,8 @@ def _staged(folder: Path) -> Generator[Path]:
     try:
         yield staged
         staged.rename(folder)
+    except shutil.Error as error:  # of each file; the first says it
+        raise DataError(f"{folder} cannot be written.", found=error.args[0][0][2]) from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 import robolearn
 from robolearn import checkpoint
@@ -159,6 +160,16 @@ def test_weights_that_are_not_finite_are_not_saved(content, state, tmp_path):
         with pytest.raises(CheckpointError, match="raw weights"):
             checkpoint.save(tmp_path / "new", content, replace(state, weights=spoilt))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_is_an_error_of_ours(content, tmp_path, monkeypatch):
+    def full(tensors, path):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        checkpoint.save(tmp_path / "step_000000007", content)
+    assert not (tmp_path / "step_000000007").exists()
 
 
 def test_differences_between_weights_and_policy_are_named(content, tmp_path):
