@@ -154,16 +154,15 @@ def test_starvation_decelerates_then_latches(bench, home, checker):
     assert check.violations() == []
 
 
-SPOIL = {
-    "chunk_not_finite": lambda chunk: np.where(np.arange(chunk.size).reshape(chunk.shape) == 40, np.nan, chunk),
-}
+def with_a_nan(chunk):
+    return np.where(np.arange(chunk.size).reshape(chunk.shape) == 40, np.nan, chunk)
 
 
 def test_a_chunk_with_one_nan_is_refused_whole(bench, home):
     setup = bench()
     setup.arm()
     play(setup, sway(home), 1.0)
-    setup.ask(sway(home), spoil=SPOIL["chunk_not_finite"])
+    setup.ask(sway(home), spoil=with_a_nan)
     lag = [np.abs(setup.tick().send - sway(home)(setup.seconds())).max() for _ in range(50)]
     assert setup.executor.counts["chunk_not_finite"] == 1
     assert max(lag) < 1e-3
