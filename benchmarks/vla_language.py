@@ -67,7 +67,8 @@ def rows_of(name: str, run: Path, quick: bool) -> Iterator[Row]:
         yield Row(f"{name}_{change}", "rate", rate.value, note=note)
     if not quick:
         log = [line for line in read_metrics(run) if "compute_s" in line]
-        curve = ", ".join(f"{line['step']}: {line['loss']:.3f}" for line in log if line["step"] % (steps // 6) == 0)
+        marks = [next(line for line in log if line["step"] >= steps * part // 6) for part in range(1, 7)]
+        curve = ", ".join(f"{line['step']}: {line['loss']:.3f}" for line in marks)
         parameters = sum(value.numel() for value in robolearn.load(run).policy.parameters()) / 1e6
         note = f"one thread; {parameters:.2f} M parameters; loss by step {curve}"
         yield Row(f"{name}_training_min", "min", training_minutes(run), note=note)

@@ -29,8 +29,7 @@ class Windows:
     starts: np.ndarray  # first frame of each episode, int64 [episodes]
     stops: np.ndarray
     episodes: np.ndarray  # the source's number of each episode
-    task_of_frame: np.ndarray | None = None  # int32 [frames] into `tasks`
-    tasks: tuple[str, ...] = ()
+    texts: Mapping[str, tuple[np.ndarray, tuple[str, ...]]] = field(default_factory=dict)  # int32 [frames] into strings
     images: Mapping[str, np.ndarray] = field(default_factory=dict)  # of all episodes of the source
     image_offsets: np.ndarray | None = None  # what to add to a frame to find it in `images`, by slot
     past: int = 0  # actions of the chunk that lie before its step
@@ -77,8 +76,8 @@ class Windows:
             batch[key] = _take(frames, past + offsets)
         batch["action"] = _take(self.arrays["action"], np.clip(ahead, first, last))
         batch["action_is_pad"] = _tensor((ahead < first) | (ahead > last))
-        if self.task_of_frame is not None:
-            batch["task"] = [self.tasks[i] for i in self.task_of_frame[index]]
+        for key, (codes, strings) in self.texts.items():
+            batch[key] = [strings[i] for i in codes[index]]
         return batch
 
 
@@ -106,7 +105,7 @@ def build_windows(
         raise DataError("There are no episodes to make windows of.", do="check the dataset and the episode filter")
     lengths = np.asarray(source.lengths)[numbers]
     stops = np.cumsum(lengths)
-    text = any(spec.observations[key].kind == "text" for key in wanted)
+    texts = [key for key in wanted if spec.observations[key].kind == "text"]
     loaded = [key for key in wanted if spec.observations[key].kind != "text"] + ["action"]
     given = dict(images or {})
     arrays = _load(source, [key for key in loaded if key not in given], numbers, stops, whole=episodes is None)
@@ -117,7 +116,7 @@ def build_windows(
     windows = Windows(spec, arrays, stops - lengths, stops, numbers, images=given, image_offsets=offsets, past=past)
     for key, values in arrays.items():
         _require_finite(windows, key, values)
-    return replace(windows, **_tasks(source, numbers)) if text else windows
+    return replace(windows, texts={key: _texts(source, key, numbers) for key in texts})
 
 
 def _check_sizes(history: int, chunk: int, past: int) -> None:
@@ -169,14 +168,14 @@ def _require_finite(windows: Windows, key: str, values: np.ndarray) -> None:
             )
 
 
-def _tasks(source: EpisodeSource, numbers: np.ndarray) -> dict[str, Any]:
+def _texts(source: EpisodeSource, key: str, numbers: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     known: dict[str, int] = {}
     parts = []
     for episode in numbers:
-        texts, inverse = np.unique(source.read(int(episode), ["task"])["task"], return_inverse=True)
+        texts, inverse = np.unique(source.read(int(episode), [key])[key], return_inverse=True)
         codes = np.array([known.setdefault(str(text), len(known)) for text in texts], np.int32)
         parts.append(codes[inverse])
-    return {"task_of_frame": np.concatenate(parts), "tasks": tuple(known)}
+    return np.concatenate(parts), tuple(known)
 
 
 def _take(array: np.ndarray, index: np.ndarray) -> "torch.Tensor":

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from robolearn.envs.task import Phase, Task, View, wrap_angle
+from robolearn.errors import EnvError
 
 __all__ = ["ScriptedExpert"]
 
@@ -12,10 +13,10 @@ _TURN_RAD = 0.3  # per control step
 
 
 class ScriptedExpert:
-    """Drives each row of a live `view` through its task's `Phase`s; see `contracts.Expert`."""
+    """Drives each row of a live `view` through its task's `Phase`s; see `contracts.Expert` and `Narrator`."""
 
     def __init__(self, task: Task, view: View):
-        self._view, self._script = view, task.script
+        self._view, self._task, self._script = view, task, task.script
         rows, arms = view.yaw_rad.shape
         self._grip = np.array([np.broadcast_to(phase.grip, arms) for phase in self._script], float)
         self._middle_rad = np.array([mount.middle_rad for mount in task.mounts])
@@ -47,6 +48,12 @@ class ScriptedExpert:
         self._phase[over] = np.minimum(self._phase[over] + 1, len(self._script) - 1)
         self._count[over] = 0
         return action.reshape(len(action), -1)
+
+    def say(self) -> np.ndarray:
+        """Return what the task says of its rows, str [E]; raises `EnvError` where it says nothing."""
+        if self._task.say is None:
+            raise EnvError(f"The task '{self._task.name}' has nothing to say.", do="leave collect.say empty")
+        return self._task.say(self._view, np.array([phase.name for phase in self._script])[self._phase])
 
     def _evaluate(self, view: View, tool: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the goals [E,M,4] of the present legs and which are over [E]."""

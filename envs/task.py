@@ -124,6 +124,7 @@ class Phase:
     speed_m: float = 0.05  # per control step
     gain: float = 1.0  # share of the way that is asked for at once; less is calmer
     ready: Callable[[View], np.ndarray] | None = None
+    name: str = ""  # what it does, in a word
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ class Task:
     max_steps: int = 200
     rate_hz: float = 20.0
     variables: Mapping[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)  # name → shape, dtype
+    say: Callable[[View, np.ndarray], np.ndarray] | None = None  # names of the legs [E] → what there is to say, str [E]
     advance: Callable[[View], None] | None = None  # updates variables after each step; a second call changes nothing
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from robolearn.contracts import Controller, EpisodeSink, VectorEnv
+from robolearn.contracts import Controller, EpisodeSink, Narrator, Observations, VectorEnv
 from robolearn.errors import ConfigError, DataError
 from robolearn.rollout import Disturbance, Outcome, StepRecord, rollout
 
@@ -24,6 +24,7 @@ class CollectConfig:
     seed: int = 0
     noise: tuple[float, ...] = ()  # per action entry, in its unit; labels stay clean
     only_successes: bool = True
+    say: str = ""  # the text column for what the expert says of each frame; "": it is not asked
 
     def __post_init__(self):
         for name in ("episodes", "num_envs"):
@@ -35,11 +36,18 @@ class EpisodeRecorder:
     """Turns the steps of a rollout into episodes of a sink, in the order of their numbers.
 
     A frame holds the observation, the action the controller asked for (not its disturbance), the
-    reward and the success of one step. The dataset does not depend on how many rows ran.
+    reward and the success of one step, and what `said` gives of each row [E] under its name.
+    The dataset does not depend on how many rows ran.
     """
 
-    def __init__(self, sink: EpisodeSink, episodes: Sequence[int], only_successes: bool = True):
-        self.saved = 0
+    def __init__(
+        self,
+        sink: EpisodeSink,
+        episodes: Sequence[int],
+        only_successes: bool = True,
+        said: Mapping[str, Callable[[], np.ndarray]] | None = None,
+    ):
+        self.saved, self._said = 0, said or {}
         self._sink, self._only_successes = sink, only_successes
         self._waiting = list(episodes)[::-1]
         self._running: dict[int, list[Frame]] = {}
@@ -47,8 +55,10 @@ class EpisodeRecorder:
 
     def __call__(self, record: StepRecord) -> None:
         """Take one step of all rows."""
+        said = {name: texts() for name, texts in self._said.items()}
         for row in np.flatnonzero(record.active):
-            self._running.setdefault(int(record.episode[row]), []).append(_frame(record, int(row)))
+            frame = _frame(record, int(row)) | {name: str(texts[row]) for name, texts in said.items()}
+            self._running.setdefault(int(record.episode[row]), []).append(frame)
         for outcome in record.finished:
             self._finished[outcome.episode] = (outcome, self._running.pop(outcome.episode))
         while self._waiting and self._waiting[-1] in self._finished:
@@ -77,14 +87,16 @@ def collect(
     The caller closes the sink. Raises `DataError` when no episode was worth saving.
     """
     episodes = range(config.episodes)
-    recorder = EpisodeRecorder(sink, episodes, config.only_successes)
+    told = _Told(controller) if config.say else None
+    said = {config.say: lambda: told.said} if told else {}
+    recorder = EpisodeRecorder(sink, episodes, config.only_successes, said)
 
     def both(record: StepRecord) -> None:
         recorder(record)
         if on_step is not None:
             on_step(record)
 
-    outcomes = rollout(env, controller, episodes, config.seed, both, disturbance)
+    outcomes = rollout(env, told or controller, episodes, config.seed, both, disturbance)
     if not recorder.saved:
         raise DataError(
             "No demonstration succeeded.",
@@ -93,6 +105,28 @@ def collect(
             do="check the controller, or set collect.only_successes=false",
         )
     return outcomes
+
+
+class _Told:
+    """A controller that keeps what its expert said of the state that it acted in."""
+
+    def __init__(self, controller: Controller):
+        expert = getattr(controller, "expert", None)
+        if not isinstance(expert, Narrator):
+            raise ConfigError(
+                "Nobody says what the demonstrations do.",
+                found=type(expert or controller).__name__,
+                expected="an expert with `say`",
+                do="leave collect.say empty",
+            )
+        self._controller, self._expert, self.said = controller, expert, np.array([], str)
+
+    def begin(self, rows: np.ndarray, episodes: np.ndarray, obs: Observations) -> None:
+        self._controller.begin(rows, episodes, obs)
+
+    def act(self, obs: Observations, active: np.ndarray) -> np.ndarray:
+        self.said = self._expert.say()
+        return self._controller.act(obs, active)
 
 
 def _frame(record: StepRecord, row: int) -> Frame:

@@ -24,6 +24,7 @@ __all__ = [
     "EpisodeSink",
     "EpisodeSource",
     "Expert",
+    "Narrator",
     "Observations",
     "Policy",
     "PolicyConfig",
@@ -214,6 +215,14 @@ class Expert(Protocol):
 
     def act(self) -> np.ndarray:
         """Return actions [E,A] for the environment's present state."""
+
+
+@runtime_checkable
+class Narrator(Protocol):
+    """A capability of experts: they say what they see and are about to do."""
+
+    def say(self) -> np.ndarray:
+        """Return a text for each row, str [E], about the environment's present state."""
 
 
 @runtime_checkable

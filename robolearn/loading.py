@@ -40,17 +40,21 @@ def open_training_data(config: RunConfig, pipeline: Pipeline | None = None) -> T
     if getattr(config.policy, "past_actions", False):
         source, keys = PastActions(source), (*keys, PAST_ACTION)
     source.spec.select(keys)
+    observed, answer = keys, getattr(config.policy, "answer", "")
+    if answer:
+        source, keys = _Answering(source, answer), (*keys, answer)
     train, held_out = split_episodes(source, config.data, config.seed)
     windows = _windows(config, source, keys, train)
     validation = _windows(config, source, keys, held_out) if held_out else None
+    spec = windows.spec.select(observed)
     if pipeline is None:
-        pipeline = _build(config, windows.spec)
+        pipeline = _build(config, spec)
         # Pictures are not read for statistics.
         lean = tuple(key for key in keys if source.spec.observations[key].kind not in ("image", "depth"))
         pipeline = pipeline.fit(windows if lean == keys else _windows(config, source, lean, train))
     if config.data.weights is not None:
         windows = _Weighted(windows, intervention_weights(source, train, config.data.weights))
-    return TrainingData(windows, validation, pipeline, windows.spec)
+    return TrainingData(windows, validation, pipeline, spec)
 
 
 def split_episodes(source: EpisodeSource, data: DataConfig, seed: int) -> tuple[list[int], list[int]]:
@@ -217,6 +221,28 @@ class _Renamed:
         names = {key: self._rename.get(key, key) for key in keys}
         frames = self._source.read(episode, list(names.values()), start, stop)
         return {key: frames[name] for key, name in names.items()}
+
+
+class _Answering:
+    """A source whose text column `key`, which acting does without, can be asked for like an observation."""
+
+    def __init__(self, source: EpisodeSource, key: str):
+        known = getattr(source, "keys", source.spec.observations)
+        if key not in known:
+            raise DataError(
+                f"The dataset has no text '{key}' to learn to say.",
+                expected=suggest(key, known),
+                do="collect with an expert that says what it does, or name another column",
+            )
+        self._source, self.root = source, getattr(source, "root", None)
+        self.spec = replace(source.spec, observations={**source.spec.observations, key: Feature("text", dtype="str")})
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return self._source.lengths
+
+    def read(self, episode: int, keys: Sequence[str], start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
+        return self._source.read(episode, keys, start, stop)
 
 
 def _windows(config: RunConfig, source: EpisodeSource, keys: Sequence[str], episodes: Sequence[int]) -> WindowSource:

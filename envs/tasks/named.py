@@ -16,6 +16,8 @@ __all__ = ["Target", "Vocabulary", "named_task"]
 Colour = tuple[float, float, float, float]
 _APART_M, _MOVED_M, _PLATE_M = 0.1, 0.03, 0.07
 _AXES = ("x", "y", "z")
+_CELL_M, _FIRST_M = 0.04, (-0.08, -0.24)  # a field of the board that `say` names places on, and where a1 begins
+_ROWS, _COLUMNS = "123456789", "abcdefghijkl"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def named_task(name: str, arm: Arm, words: Vocabulary) -> Task:
         instructions=lambda view: words.sentences[tuple(view.variables["instruction"].T)],
         sentences=tuple(words.sentences.flatten().tolist()),
         hold_steps=10,
+        say=rules.say,
         variables={"instruction": ((3,), "int64"), "start_m": ((len(words.objects), 2), "float64")},
     )
 
@@ -155,17 +158,31 @@ class _Rules:
         carry = 1 - np.tanh(5 * np.linalg.norm(item[:, :2] - target[:, :2], axis=1))
         return 0.3 * reach + 0.3 * lift + 0.3 * carry * (lift > 0.3)
 
+    def say(self, view: View, legs: np.ndarray) -> np.ndarray:
+        """Return where the named object is, what the hand is about and where the others are [E].
+
+        Such as "f3 red reach left; green i4 blue h7": fields of a board of 4 cm that moves with the hand, rows ahead
+        of it and columns from its right to its left.
+        """
+        fields = {name: _fields(view, name) for name in self._objects}
+        words = []
+        for row, (item, target) in enumerate(view.variables["instruction"][:, :2]):
+            asked, *others = [self._objects[item], *(name for name in self._objects if name != self._objects[item])]
+            rest = " ".join(f"{_word(name)} {fields[name][row]}" for name in others)
+            words.append(f"{fields[asked][row]} {_word(asked)} {legs[row]} {_word(self._targets[target])}; {rest}")
+        return np.array(words)
+
     def script(self) -> tuple[Phase, ...]:
         high = TABLE_M + 0.17
         return (
-            Phase(self._over_object(0.10), reach_m=0.02, reach_rad=0.08),
-            Phase(self._over_object(-0.003), reach_m=0.007),
-            Phase(stay, grip=1, steps=5),
-            Phase(straight(high), grip=1, ready=lambda view: view.tool_m[:, 0, 2] > TABLE_M + 0.12),
-            Phase(self._over_target(high), grip=1, reach_xy_m=0.025),
-            Phase(self._over_target(TABLE_M + 0.075, TABLE_M + 0.03), grip=1, reach_m=0.015),
-            Phase(stay, steps=5),
-            Phase(straight(TABLE_M + 0.2)),
+            Phase(self._over_object(0.10), reach_m=0.02, reach_rad=0.08, name="reach"),
+            Phase(self._over_object(-0.003), reach_m=0.007, name="reach"),
+            Phase(stay, grip=1, steps=5, name="carry"),
+            Phase(straight(high), grip=1, ready=lambda view: view.tool_m[:, 0, 2] > TABLE_M + 0.12, name="carry"),
+            Phase(self._over_target(high), grip=1, reach_xy_m=0.025, name="carry"),
+            Phase(self._over_target(TABLE_M + 0.075, TABLE_M + 0.03), grip=1, reach_m=0.015, name="carry"),
+            Phase(stay, steps=5, name="leave"),
+            Phase(straight(TABLE_M + 0.2), name="leave"),
         )
 
     def _at(self, view: View, item: str, target: str) -> np.ndarray:
@@ -201,3 +218,18 @@ class _Rules:
             return np.column_stack([self._target(view)[:, :2], height, last[:, 0, 3]])
 
         return goal
+
+
+def _word(name: str) -> str:
+    """Return the word of a body's name that tells it from the others."""
+    return name.partition("_")[0]
+
+
+def _fields(view: View, name: str) -> list[str]:
+    """Return the field of each row's board that a body is on; one beyond it counts as on its edge."""
+    away, yaw = view.position(name) - view.tool_m[:, 0], view.yaw_rad[:, 0]
+    ahead = np.cos(yaw) * away[:, 0] + np.sin(yaw) * away[:, 1]
+    left = np.cos(yaw) * away[:, 1] - np.sin(yaw) * away[:, 0]
+    places = (np.stack([ahead, left], 1) - _FIRST_M) / _CELL_M
+    rows, columns = np.clip(places, 0, (len(_ROWS) - 1, len(_COLUMNS) - 1)).astype(int).T
+    return [_COLUMNS[column] + _ROWS[row] for row, column in zip(rows, columns, strict=True)]

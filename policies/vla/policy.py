@@ -33,6 +33,7 @@ from robolearn.policies.vla.cognition import CognitionHeadConfig
 from robolearn.policies.vla.flow import FlowHead, FlowHeadConfig
 from robolearn.policies.vla.head import Head
 from robolearn.policies.vla.l1 import L1HeadConfig
+from robolearn.policies.vla.reasoning import ReasoningConfig, teach
 from robolearn.policies.vla.tokens import TokensHeadConfig
 from robolearn.registry import resolve
 from robolearn.spec import Spec
@@ -88,6 +89,7 @@ class VLAConfig:
     state: Literal["prefix", "expert", "none"] = "prefix"
     attention: Literal["full", "causal"] = "full"
     prompt: PromptConfig = PromptConfig()
+    reasoning: ReasoningConfig = field(default_factory=ReasoningConfig)
     tuning: TuningConfig = TuningConfig()
     image_size: tuple[int, int] | None = None  # rows and columns [px]; None: the backbone's own
     pad: bool = False  # keep the pictures' proportions, with black beside them
@@ -113,6 +115,12 @@ class VLAConfig:
                 found=f"exit {self.exit}, exits {self.exits}",
                 expected="an exit among exits, or 0 for all layers",
             )
+        if self.reasoning.key and sentence_of(self.vlm) is not None:
+            raise ConfigError(
+                "This backbone reads sentences as one vector and cannot say any.",
+                found=f"reasoning.key={self.reasoning.key} with backbone {self.vlm.name}",
+                expected="a backbone with a vocabulary, as smolvlm",
+            )
         if self.head.action_tokens:
             tokenizer = self.head.tokenizer.name if isinstance(self.head, TokensHeadConfig) else "bins"
             check_range(tokenizer, self.action_norm)
@@ -127,7 +135,13 @@ class VLAConfig:
     @property
     def is_untaught(self) -> bool:
         """Whether no gradient reaches the backbone."""
-        return isinstance(self.head, FlowHeadConfig) and self.head.insulate and not self.head.cotrain
+        head, says = self.head, bool(self.reasoning.key and self.reasoning.weight)
+        return isinstance(head, FlowHeadConfig) and head.insulate and not head.cotrain and not says
+
+    @property
+    def answer(self) -> str:
+        """The text column that training learns to say after the prompt; "" without."""
+        return self.reasoning.key
 
     def transforms(self, spec: Spec) -> list[Transform]:
         """Return the unfitted steps: the prompt's tokens, pictures to float, normalisation, action tokens."""
@@ -154,6 +168,8 @@ class VLAConfig:
             tokenizer=tokenizer,
             length=self.prompt.length,
             vocabulary=vocabulary_of(self.vlm) - (0 if tokenizer else taken),
+            answer=self.reasoning.key,
+            answer_length=self.reasoning.length,
         )
 
     def build(self, spec: Spec) -> "VLAPolicy":
@@ -171,7 +187,9 @@ class VLAPolicy(nn.Module):
         self.spec = replace(spec, history=config.history, chunk=spec.chunk if tokens else config.chunk)
         self._pictures, self._signals, self._prompt = _keys(self.spec)
         self.backbone = build_backbone(
-            config.vlm, speak=config.head.action_tokens > 0, causal=config.attention == "causal"
+            config.vlm,
+            speak=config.head.action_tokens > 0 or bool(config.reasoning.key),
+            causal=config.attention == "causal",
         )
         _check_pictures(self.backbone, self.spec, self._pictures)
         if max(config.exits, default=0) >= self.backbone.depth:
@@ -189,16 +207,26 @@ class VLAPolicy(nn.Module):
         return self.head.noise_shape
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the head's loss [B]; with exits, the mean of it and of the loss at one of them."""
-        tokens, state = self.head.extend(self.prefix(batch), batch), self._state(batch)
-        memory = self.backbone.encode(tokens)
+        """Return the head's loss [B], with exits the mean of it and of the loss at one of them, and the reasoning's."""
+        prefix, reasoning = self.prefix(batch), self.config.reasoning
+        if reasoning.key not in batch:
+            return self._act(prefix, None, batch)
+        dropout = reasoning.dropout if self.training else 1.0  # as when acting
+        past, error = teach(self.backbone, prefix, _trim(batch[reasoning.key]), dropout)
+        loss, metrics = self._act(prefix.after(past), past, batch)
+        return loss + reasoning.weight * error, metrics | {"reasoning_loss": error.detach().mean()}
+
+    def _act(self, tokens: Tokens, past: Memory | None, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss [B] of acting after `tokens`, which continue `past`."""
+        tokens, state = self.head.extend(tokens, batch), self._state(batch)
+        memory = self.backbone.encode(tokens, past)
         loss = self.head.loss(memory, state, batch)
         metrics = {f"{self.config.head.name}_loss": loss.detach().mean()}
         if not self.config.exits:
             return loss, metrics
         drawn = self.config.exits[int(torch.randint(len(self.config.exits), ()))]
         # Keys and values of the first layers are there already; states after them are not.
-        known = memory.upto(drawn) if not self.head.reads_states else self.backbone.encode(tokens, layers=drawn)
+        known = memory.upto(drawn) if not self.head.reads_states else self.backbone.encode(tokens, past, layers=drawn)
         early = self.head.loss(known, state, batch)
         return (loss + early) / 2, metrics | {"early_loss": early.detach().mean()}
 
@@ -276,7 +304,7 @@ class VLAPolicy(nn.Module):
             for module in self.backbone.vision():
                 module.requires_grad_(False)
         self.backbone.quiet()
-        if isinstance(self.head, FlowHead) and not self.head.reads_states:
+        if isinstance(self.head, FlowHead) and not self.head.reads_states and not self.config.reasoning.key:
             for module in self.backbone.unread(self.head.last_read):
                 module.requires_grad_(False)
 

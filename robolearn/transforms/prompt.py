@@ -1,6 +1,6 @@
 """Prompts: an instruction in its template, to token numbers [B,L]."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ class TokenizePrompt:
 
     The tokenizer is the `tokenizer.json` of the folder `tokenizer`, or ("") byte pairs learned from the
     data's own texts, which hold any text. Either way it is part of the checkpoint. `vocabulary` is the
-    most tokens that the network has; `begin` puts the tokenizer's own marks around the text. A text
-    that is absent from a batch (reasoning, at test time) is empty where `optional`.
+    most tokens that the network has; `begin` puts the tokenizer's own marks around the text. The strings
+    of `answer`, which a batch may have in training, become token numbers [B,answer_length] in their place.
     """
 
     key: str = "task"
@@ -33,7 +33,8 @@ class TokenizePrompt:
     length: int = 48
     vocabulary: int = 1024
     begin: bool = True
-    optional: bool = False
+    answer: str = ""  # no observation: what is to be said after the prompt
+    answer_length: int = 32
     name: str = "tokenize_prompt"
     stats: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     _cache: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
@@ -44,8 +45,8 @@ class TokenizePrompt:
     def __post_init__(self):
         if self.template.count("{text}") != 1:
             raise ConfigError("A prompt template names the text once.", found=self.template, expected="'… {text} …'")
-        if self.length < 1 or self.vocabulary < 256:
-            raise ConfigError("A prompt is too small.", found=self, expected="length >= 1, vocabulary >= 256")
+        if min(self.length, self.answer_length) < 1 or self.vocabulary < 256:
+            raise ConfigError("A prompt is too small.", found=self, expected="lengths >= 1, vocabulary >= 256")
 
     @property
     def fitted(self) -> bool:
@@ -57,7 +58,9 @@ class TokenizePrompt:
         if self.tokenizer:
             text = _read(Path(self.tokenizer))
         else:
-            text = _learn(sorted({text for batch in batches for text in batch.get(self.key, ())}), self.vocabulary)
+            keys = (self.key, self.answer)
+            texts = {text for batch in batches for key in keys for text in batch.get(key, ())}
+            text = _learn(sorted(texts), self.vocabulary)
         count = _open(text).get_vocab_size()
         if count > self.vocabulary:
             raise ConfigError(
@@ -69,40 +72,43 @@ class TokenizePrompt:
         return replace(self, stats={"tokenizer": torch.from_numpy(np.frombuffer(text, np.uint8).copy())})
 
     def forward(self, batch: Batch) -> Batch:
-        if self.optional and self.key not in batch:
-            rows = len(next(iter(batch.values())))
-            return batch | {self.output: torch.full((rows, self.length), -1)}
-        texts = list(lookup(batch, self.key))
         rest = {key: value for key, value in batch.items() if key != self.key}
-        return rest | {self.output: torch.tensor([self._tokens(text) for text in texts]).view(len(texts), self.length)}
+        result = rest | {self.output: self._numbers(lookup(batch, self.key), False)}
+        return result | {self.answer: self._numbers(batch[self.answer], True)} if self.answer in batch else result
 
     def inverse(self, action: torch.Tensor, batch: Batch) -> torch.Tensor:
         return action
 
     def transform_spec(self, spec: Spec) -> Spec:
-        observations = {key: feature for key, feature in spec.observations.items() if key != self.key}
+        observations = {
+            key: feature for key, feature in spec.observations.items() if key not in (self.key, self.answer)
+        }
         return replace(spec, observations=observations | {self.output: Feature("text", (self.length,), "int64")})
 
-    def _tokens(self, text: str) -> list[int]:
-        if text not in self._cache:
-            self._cache[text] = self._encode(text)
-        return self._cache[text]
+    def _numbers(self, texts: Sequence[str], answer: bool) -> torch.Tensor:
+        """Return the token numbers [B,L] of prompts or answers."""
+        for text in texts:
+            if (text, answer) not in self._cache:
+                self._cache[text, answer] = self._encode(text, answer)
+        rows = [self._cache[text, answer] for text in texts]
+        return torch.tensor(rows).view(len(rows), self.answer_length if answer else self.length)
 
-    def _encode(self, text: str) -> list[int]:
+    def _encode(self, text: str, answer: bool) -> list[int]:
         if "tokenizer" not in self.stats:
             raise ConfigError("tokenize_prompt has no tokenizer.", do="fit it on the data")
         if None not in self._cache:
             self._cache[None] = _open(self.stats["tokenizer"].numpy().tobytes())
-        filled = self.template.format(text=text) if text else ""
-        ids = self._cache[None].encode(filled, add_special_tokens=self.begin).ids
-        if len(ids) > self.length:
+        what, length = ("reasoning", self.answer_length) if answer else ("prompt", self.length)
+        filled = self.template.format(text=text) if text and not answer else text
+        ids = self._cache[None].encode(filled, add_special_tokens=self.begin and not answer).ids
+        if len(ids) > length:
             raise DataError(
-                "A prompt does not fit.",
+                f"A {what} does not fit.",
                 found=f"{len(ids)} tokens: '{text[:80]}'",
-                expected=f"at most {self.length}",
-                do="raise policy.prompt.length, or shorten the text",
+                expected=f"at most {length}",
+                do=f"raise policy.{what}.length, or shorten the text",
             )
-        return ids + [-1] * (self.length - len(ids))
+        return ids + [-1] * (length - len(ids))
 
 
 def _read(folder: Path) -> bytes:

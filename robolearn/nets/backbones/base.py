@@ -53,7 +53,7 @@ class Tokens:
 
     def append(self, x: Tensor, blocks: Literal["same", "next", "causal"], mask: Tensor | None = None) -> "Tokens":
         """Return the tokens followed by x [B,M,D]: in the last block, in a new one, or each in its own."""
-        count, last = x.shape[1], self.blocks[-1]
+        count, last = x.shape[1], self.blocks[-1:].sum()  # 0 where there is none before
         steps = torch.arange(count, device=x.device)
         mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
         own = {"same": steps * 0, "next": steps * 0 + 1, "causal": steps + 1}[blocks] + last
@@ -66,6 +66,11 @@ class Tokens:
             self.next + mask.sum(1),
             tuple(torch.cat([deep, torch.zeros_like(x)], 1) for deep in self.deep),
         )
+
+    def after(self, memory: "Memory") -> "Tokens":
+        """Return no tokens yet: what is appended to them continues `memory`, which began with these."""
+        none = (self.x[:, :0], self.mask[:, :0], self.blocks[:0], self.positions[..., :0])
+        return Tokens(*none, memory.next)
 
 
 @dataclass(frozen=True)
@@ -187,6 +192,8 @@ class Backbone(nn.Module):
 
         The memory holds both, of the layers that ran.
         """
+        if past is not None and not tokens.x.shape[1]:
+            return past
         mask = _visible(tokens, past)
         rotary = self.rotary(tokens.x, tokens.positions)
         x, keys, values = tokens.x, [], []
