@@ -39,7 +39,8 @@ uniformly random actions within the bounds over half as many episodes. Meta-Worl
 
 def run(name: str, episodes: int) -> tuple[list[Outcome], list[Outcome], str]:
     """Return the outcomes of the expert and of random actions, and one instruction."""
-    env = make_env(name, min(ROWS, episodes))
+    script = EXPERTS.get(name.removeprefix("robosuite/"))
+    env = make_env(name, min(ROWS, episodes), {"max_steps": script.max_steps} if script else {})
     obs, _ = env.reset(seed=list(range(env.num_envs)))
     demonstrator = getattr(env, "expert")()  # noqa: B009 - beyond the contract of an environment
     expert = rollout(env, ExpertController(demonstrator, SEED), range(episodes), SEED)

@@ -138,7 +138,8 @@ def expert_row(task: str, episodes: int) -> Row:
     """Return an expert's success on the lean model, with that on the exact one as peer."""
     rates = []
     for fidelity in ("lean", "exact"):
-        env = make_env(f"robosuite/{task}", min(50, episodes), {"fidelity": fidelity})
+        options = {"fidelity": fidelity, "max_steps": EXPERTS[task].max_steps}
+        env = make_env(f"robosuite/{task}", min(50, episodes), options)
         expert = ExpertController(getattr(env, "expert")(), SEED)  # noqa: B009 - beyond the contract of an environment
         rates.append(np.mean([outcome.success for outcome in rollout(env, expert, range(episodes), SEED)]))
         env.close()

@@ -1,4 +1,4 @@
-"""Scripted demonstrators for Lift, PickPlaceCan and NutAssemblySquare, over robosuite's observations.
+"""Scripted demonstrators for Lift, PickPlaceCan, NutAssemblySquare and ToolHang, over robosuite's observations.
 
 They look at nothing but named observations and give robosuite's default actions (operational-space
 pose deltas), so that one expert drives this library's environments and robosuite itself.
@@ -28,16 +28,24 @@ class Sense:
     tool_mat: np.ndarray  # [E,3,3]
     object_m: np.ndarray  # [E,3]
     object_yaw_rad: np.ndarray  # [E]
+    raw: Mapping[str, np.ndarray]
 
     @property
     def fingers_rad(self) -> np.ndarray:
         """Direction of the fingers' axis [E]."""
         return np.arctan2(self.tool_mat[:, 1, 0], self.tool_mat[:, 0, 0])
 
+    def pose(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the position [E,3] and orientation [E,3,3] of any observed object."""
+        return self.raw[f"{name}_pos"], Rotation.from_quat(self.raw[f"{name}_quat"]).as_matrix()
+
 
 @dataclass(frozen=True)
 class Leg:
-    """One leg: tool goals [E,3] and finger directions [E], until reached or out of time."""
+    """One leg: tool goals [E,3] and finger directions [E] (the tool points down) or orientations [E,3,3].
+
+    It lasts until the goal is reached or its time is over.
+    """
 
     goal: Callable[[Sense], tuple[np.ndarray, np.ndarray]]
     close: bool = False
@@ -56,6 +64,7 @@ class Script:
     legs: tuple[Leg, ...]
     carried: tuple[int, int] = (0, 0)  # legs [first, last) in which the object is held, else: the last leg, then anew
     hold_m: float = 0.1  # how far the object's origin may be from the tool then
+    max_steps: int = 400  # of an episode that leaves it time enough
 
 
 class ExactExpert:
@@ -73,16 +82,16 @@ class ExactExpert:
 
     def act(self) -> np.ndarray:
         sense = _sense(self._observe(), self._script.object)
-        goal, fingers = sense.tool_m.copy(), sense.fingers_rad
+        goal, turn = sense.tool_m.copy(), np.zeros_like(sense.tool_m)
         gain, close, over = np.ones(len(goal)), np.zeros(len(goal), bool), np.zeros(len(goal), bool)
         for index in np.unique(self._leg):
             leg, rows = self._script.legs[index], self._leg == index
             aim, direction = leg.goal(sense)
-            goal[rows], fingers[rows], gain[rows], close[rows] = aim[rows], direction[rows], leg.gain, leg.close
-            near = np.linalg.norm(aim - sense.tool_m, axis=1) < leg.reach_m
-            near &= np.abs(fold(direction - sense.fingers_rad, 2 * np.pi)) < leg.reach_rad
+            left, off_rad = _turn_left(sense, direction)
+            goal[rows], turn[rows], gain[rows], close[rows] = aim[rows], left[rows], leg.gain, leg.close
+            near = (np.linalg.norm(aim - sense.tool_m, axis=1) < leg.reach_m) & (off_rad < leg.reach_rad)
             over |= rows & ((near & (self._count >= leg.least)) | (self._count >= leg.most))
-        action = _action(sense, goal, fingers, gain, close)
+        action = _action(goal - sense.tool_m, turn, gain, close)
         lost = np.linalg.norm(sense.object_m - sense.tool_m, axis=1) > self._script.hold_m
         lost &= (self._leg >= self._script.carried[0]) & (self._leg < self._script.carried[1])
         self._leg[lost], over = len(self._script.legs) - 2, over | lost
@@ -107,16 +116,25 @@ def _sense(raw: Mapping[str, np.ndarray], name: str) -> Sense:
         tool_mat=Rotation.from_quat(raw["robot0_eef_quat_site"]).as_matrix(),
         object_m=raw[f"{name}_pos"],
         object_yaw_rad=np.arctan2(turn[:, 1, 0], turn[:, 0, 0]),
+        raw=raw,
     )
 
 
-def _action(sense: Sense, goal: np.ndarray, fingers: np.ndarray, gain: np.ndarray, close: np.ndarray) -> np.ndarray:
-    about_z = np.stack([np.zeros_like(fingers), np.zeros_like(fingers), fingers - _HOME_RAD], 1)
-    turn = Rotation.from_rotvec(about_z).as_matrix() @ _DOWN @ sense.tool_mat.swapaxes(1, 2)
-    move = (goal - sense.tool_m) * gain[:, None] / _MOVE_M
-    turned = Rotation.from_matrix(turn).as_rotvec() * _GAIN / _TURN_RAD
+def _turn_left(sense: Sense, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rotation [E,3] that is left to a leg's goal, and the angle [E] that counts for having reached it."""
+    want, off_rad = direction, None
+    if direction.ndim == 1:
+        about_z = np.stack([np.zeros_like(direction), np.zeros_like(direction), direction - _HOME_RAD], 1)
+        want = Rotation.from_rotvec(about_z).as_matrix() @ _DOWN
+        off_rad = np.abs(fold(direction - sense.fingers_rad, 2 * np.pi))
+    turn = Rotation.from_matrix(want @ sense.tool_mat.swapaxes(1, 2)).as_rotvec()
+    return turn, np.linalg.norm(turn, axis=1) if off_rad is None else off_rad
+
+
+def _action(move: np.ndarray, turn: np.ndarray, gain: np.ndarray, close: np.ndarray) -> np.ndarray:
+    moved, turned = move * gain[:, None] / _MOVE_M, turn * _GAIN / _TURN_RAD
     grip = np.where(close, 1.0, -1.0)[:, None]
-    return np.concatenate([np.clip(move, -1.0, 1.0), np.clip(turned, -1.0, 1.0), grip], 1)
+    return np.concatenate([np.clip(moved, -1.0, 1.0), np.clip(turned, -1.0, 1.0), grip], 1)
 
 
 def _across(sense: Sense, turn_rad: float, period_rad: float) -> np.ndarray:
@@ -251,4 +269,125 @@ _SQUARE = Script(
     carried=(5, 7),
 )
 
-EXPERTS: dict[str, Script] = {"Lift": _LIFT, "PickPlaceCan": _CAN, "NutAssemblySquare": _SQUARE}
+_HANDLE_OF_FRAME_M = np.array([0.0, 0.0, -0.034])  # the middle of its grip, from its corner
+_HOOK_M = np.array([-0.0875, 0.0, 0.0])  # the hook's tip, from the frame's corner
+_RING_M = np.array([-0.0935, 0.0, 0.0])  # the hole that is hung up, from the tool's middle
+_HOLE_M = np.array([0.0, 0.045, 0.0])  # of the stand, from the middle of its base
+_STANDING = np.diag([-1.0, -1.0, 1.0])  # the frame's orientation in the stand: the hook points away from the arm
+_ASIDE_M = np.array([0.0, -0.195, 0.0])  # from the stand's hole to where the frame is turned upright
+_CLEAR_M = np.array([0.0, -0.05, 1.25])  # where the hand turns down again
+
+_OVER_M = 0.004  # how far beside the hook's tip the hole may come down
+_TILT_RAD = 0.1  # of the tool in a step: faster, its hole would leave the hook's tip
+
+
+def _above(name: str, height_m: float, point_m: np.ndarray, axis: np.ndarray) -> Callable:
+    """Return the goal above a point of an object, the fingers along one of its axes."""
+
+    def goal(sense: Sense) -> tuple[np.ndarray, np.ndarray]:
+        position, mat = sense.pose(name)
+        fingers = mat @ axis
+        aim = position + mat @ point_m + np.array([0.0, 0.0, height_m])
+        return aim, np.arctan2(fingers[:, 1], fingers[:, 0])
+
+    return goal
+
+
+def _bring(sense: Sense, name: str, point_m: np.ndarray, to_m: np.ndarray, mat: np.ndarray) -> tuple:
+    """Return the tool goal that brings a point of a held object to `to_m` [E,3], the object turned as `mat`."""
+    position, present = sense.pose(name)
+    change = mat @ present.swapaxes(1, 2)
+    offset = sense.tool_m - position - present @ point_m
+    return to_m + np.einsum("eij,ej->ei", change, offset), change @ sense.tool_mat
+
+
+def _stand_up(height_m: float, aside_m: np.ndarray | float = 0.0, step_m: float = np.inf) -> Callable:
+    """Return the goal that holds the frame upright, its corner `height_m` above the base's middle, over the hole."""
+
+    def goal(sense: Sense) -> tuple[np.ndarray, np.ndarray]:
+        aim = sense.pose("base")[0] + _HOLE_M + aside_m
+        aim[:, 2] = np.maximum(aim[:, 2] + height_m, sense.pose("frame")[0][:, 2] - step_m)
+        return _bring(sense, "frame", np.zeros(3), aim, _STANDING)
+
+    return goal
+
+
+def _hang(offset_m: tuple[float, float, float], tilt_rad: float = 0.0, step_m: float = np.inf) -> Callable:
+    """Return the goal that brings the tool's hole to `offset_m` from the hook's tip, seen from the frame.
+
+    The tool lies in line with the hook, its other end beyond the tip and tilted downwards.
+    """
+
+    def goal(sense: Sense) -> tuple[np.ndarray, np.ndarray]:
+        corner, mat = sense.pose("frame")
+        position, present = sense.pose("tool")
+        aim = corner + mat @ (_HOOK_M + np.array(offset_m))
+        ring = position + present @ _RING_M
+        over = np.linalg.norm((aim - ring)[:, :2], axis=1) < _OVER_M
+        aim[:, 2] = np.maximum(aim[:, 2], ring[:, 2] - np.where(over | np.isinf(step_m), step_m, 0.0))
+        tilted = np.arcsin(np.clip(-present[:, 2, 0], -1.0, 1.0))
+        angles = np.stack([np.full(len(aim), np.pi), np.clip(tilt_rad, tilted - _TILT_RAD, tilted + _TILT_RAD)], 1)
+        return _bring(sense, "tool", _RING_M, aim, mat @ Rotation.from_euler("ZY", angles).as_matrix())
+
+    return goal
+
+
+def _drift(back_m: float, height_m: float | None = None) -> Callable:
+    """Return the goal `back_m` behind the tool, or above it at `height_m`; it keeps its orientation."""
+
+    def goal(sense: Sense) -> tuple[np.ndarray, np.ndarray]:
+        aim = sense.tool_m - back_m * sense.tool_mat[:, :, 2]
+        aim[:, 2] = aim[:, 2] if height_m is None else height_m
+        return aim, sense.tool_mat
+
+    return goal
+
+
+def _turn_down(sense: Sense) -> tuple[np.ndarray, np.ndarray]:
+    return np.tile(_CLEAR_M, (len(sense.tool_m), 1)), np.full(len(sense.tool_m), np.pi)
+
+
+def _frame(height_m: float) -> Callable:
+    return _above("frame", height_m, _HANDLE_OF_FRAME_M, np.array([1.0, 0.0, 0.0]))
+
+
+def _tool(height_m: float) -> Callable:
+    return _above("tool", height_m, np.zeros(3), np.array([0.0, -1.0, 0.0]))
+
+
+_TOOL_HANG = Script(
+    "tool",
+    (
+        Leg(_frame(0.1), reach_m=0.02),
+        Leg(_frame(0.003), reach_m=0.006, reach_rad=0.05),
+        Leg(_frame(0.003), close=True, reach_m=0.05, reach_rad=1.0, least=8),
+        Leg(_raise_to(1.15), close=True, reach_m=0.03),
+        Leg(_stand_up(0.4, _ASIDE_M), close=True, reach_m=0.03, reach_rad=0.15, most=100),
+        Leg(_stand_up(0.4), close=True, reach_m=0.004, reach_rad=0.04, most=100),
+        Leg(_stand_up(0.36), close=True, reach_m=0.004, reach_rad=0.03, gain=2.0),
+        Leg(_stand_up(0.228, step_m=0.02), close=True, reach_m=0.006, reach_rad=3.0, gain=2.0),
+        Leg(_drift(0.0), reach_rad=3.0, least=6),
+        Leg(_drift(0.05), reach_m=-1.0, most=16),
+        Leg(_drift(0.0, 1.22), reach_m=0.03, most=40),
+        Leg(_turn_down, reach_m=0.1, reach_rad=0.3),
+        Leg(_tool(0.15), reach_m=0.03, most=100),
+        Leg(_tool(0.003), reach_m=0.006, reach_rad=0.05),
+        Leg(_tool(0.003), close=True, reach_m=0.05, reach_rad=1.0, least=8),
+        Leg(_raise_to(1.1), close=True, reach_m=0.03),
+        Leg(_hang((-0.08, 0.10, 0.06)), close=True, reach_m=0.03, reach_rad=0.15, most=100),
+        Leg(_hang((0.0, 0.0, 0.04)), close=True, reach_m=0.003, reach_rad=0.05, most=100),
+        Leg(_hang((-0.001, 0.0, 0.007), step_m=0.01), close=True, reach_m=0.004, reach_rad=0.2, most=40, gain=2.0),
+        Leg(_hang((-0.002, 0.0, 0.002), 0.6), close=True, reach_m=0.004, most=40, gain=2.0),
+        Leg(_hang((0.008, 0.0, -0.002), 1.1), close=True, reach_m=0.004, most=40, gain=2.0),
+        Leg(_drift(0.0), reach_m=-1.0, most=40),
+        Leg(_drift(0.05), reach_m=-1.0, most=20),
+    ),
+    max_steps=600,
+)
+
+EXPERTS: dict[str, Script] = {
+    "Lift": _LIFT,
+    "PickPlaceCan": _CAN,
+    "NutAssemblySquare": _SQUARE,
+    "ToolHang": _TOOL_HANG,
+}

@@ -13,6 +13,7 @@ import pytest
 
 from robolearn.api import make_env
 from robolearn.envs.exact.engine import FULL, load_model
+from robolearn.envs.exact.experts import EXPERTS
 from robolearn.envs.exact.export import export_task, open_peer
 from robolearn.envs.exact.layout import DATA_FIELDS, RowModel, layout
 from robolearn.envs.exact.peer import adopt, observations, reset_peer
@@ -22,7 +23,7 @@ from robolearn.errors import ConfigError, EnvError, MissingLibraryError
 from robolearn.rollout import ExpertController, rollout
 from robolearn.seeding import generator
 
-TASKS = ("Lift", "PickPlaceCan", "NutAssemblySquare")  # with a scripted expert
+TASKS = ("Lift", "PickPlaceCan", "NutAssemblySquare")
 CONTROLLERS = (
     ("OSC_POSITION", {}),
     ("JOINT_POSITION", {}),
@@ -260,15 +261,15 @@ def test_state_rows_are_small():
     assert data.nbuffer + data.narena < 2e6
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", EXPERTS)
 def test_experts_succeed(task):
-    check_expert(build(task, 16, stop_on_success=True), least=0.9)
+    check_expert(build(task, 16, stop_on_success=True, max_steps=EXPERTS[task].max_steps), least=0.9)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", EXPERTS)
 def test_experts_succeed_in_two_hundred_episodes(task):
-    check_expert(build(task, 200, stop_on_success=True), least=0.95)
+    check_expert(build(task, 200, stop_on_success=True, max_steps=EXPERTS[task].max_steps), least=0.95)
 
 
 def check_expert(env, least):
