@@ -7,7 +7,7 @@ from robolearn.contracts import Batch
 from robolearn.errors import SpecError
 from robolearn.spec import Spec
 
-__all__ = ["Standardised", "flat_state", "mlp", "standardise", "state_size"]
+__all__ = ["Standardised", "familiar", "flat_state", "mlp", "standardise", "state_size"]
 
 _FAR = 5.0  # deviations
 
@@ -24,6 +24,16 @@ def state_size(spec: Spec) -> int:
     if not signals:
         raise SpecError("There is no signal to learn values from.", found=", ".join(spec.observations) or "nothing")
     return sum(torch.Size(spec.observations[key].shape).numel() for key in signals)
+
+
+def familiar(state: Tensor, most: float = 3.0) -> Tensor:
+    """Return which normalised states [B,D] are at most `most` times as far from the demonstrations as the median, [B].
+
+    What two demonstrations hardly vary, how a cube is tilted, is a thousand deviations away once it does. One such row
+    moves the weights of a cloned network more than all others: it teaches them nothing.
+    """
+    distance = state.abs().amax(1)
+    return distance <= most * distance.median()
 
 
 class Standardised(nn.Module):

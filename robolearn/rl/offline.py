@@ -20,6 +20,7 @@ from robolearn.rl.algorithm import Problem, improved
 from robolearn.rl.chunks import cloning_batch
 from robolearn.rl.collect import Trajectory
 from robolearn.rl.learning import Critics, Trained
+from robolearn.rl.networks import familiar
 from robolearn.rl.values import DataConfig, ExpectileValues, FromData, Rows, chunk_vector
 
 __all__ = ["FlowQ", "OfflineConfig", "WeightedCloning", "exponential_weights"]
@@ -37,7 +38,7 @@ class OfflineConfig(DataConfig):
     temperature: float = 0.1
     limit: float = 20.0
     actor_rate: float = 1e-4
-    distillation: float = 1.0
+    distillation: float = 100.0  # at 1 the policy leaves what the data hold, where values mean nothing
     width: int = 256
     depth: int = 3
 
@@ -67,10 +68,10 @@ class WeightedCloning(FromData):
             metrics, score = self.values.update(batch), self.values.advantage(batch)
         else:
             metrics, score = {}, batch["episode_return"] - batch["episode_return"].max()
-        weight = exponential_weights(score, self.config.temperature, self.config.limit)
+        weight = exponential_weights(score, self.config.temperature, self.config.limit) * familiar(batch["state"])
         self.net.eval()
         loss, _ = self.net.loss(cloning_batch(batch))
-        mean = (weight * loss).mean() / weight.mean()
+        mean = (weight * loss).sum() / weight.sum().clamp(min=1e-6)
         self.actor.step(mean)
         return metrics | {"actor_loss": mean.detach(), "weight": weight.mean()}
 
@@ -112,9 +113,10 @@ class FlowQ(FromData):
         metrics = critics.update(x, batch["reward"], batch["discount"], following)
         own = self.net.act(batch["state"], noise)
         value = critics.mean(chunk_vector(batch["state"], own, rows))
-        distance = (own - wanted).square().mean()
+        known = familiar(batch["state"]).float()  # elsewhere the clone's chunks are nothing to stay near to
+        distance = (known * (own - wanted).square().mean((1, 2))).mean()
         scale = 1 / value.detach().abs().mean().clamp(min=1e-3)  # of FQL's implementation: rewards have any scale
-        self.actor.step(self.config.distillation * distance - scale * value.mean())
+        self.actor.step(self.config.distillation * distance - scale * (known * value).mean())
         return metrics | {"distance": distance.detach()}
 
     def update(self, steps: int, round_over: bool) -> Mapping[str, float]:

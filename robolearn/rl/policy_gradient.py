@@ -24,7 +24,7 @@ from robolearn.rl.chunks import ChunkExplorer, chunk_transitions, cloning_batch,
 from robolearn.rl.collect import Trajectory
 from robolearn.rl.critics import CriticConfig
 from robolearn.rl.learning import Trained
-from robolearn.rl.networks import flat_state, standardise
+from robolearn.rl.networks import familiar, flat_state, standardise
 from robolearn.rl.replay import Replay
 from robolearn.seeding import derive_seed, generator
 
@@ -104,8 +104,9 @@ class PolicyGradient:
         self.critic = Trained("values", self.values, config.critic_rate)
         self.recorded = Replay(config.replay)
         self.rounds = 0
-        self._scored = torch.ones(self.chain.steps, problem.inner.chunk)
-        self._scored[-1, executed_rows(problem) :] = 0.0  # what is never executed earns nothing
+        self._scored = torch.ones(self.chain.steps, self.chain.basis.shape[1])
+        if not config.chain.cosines:
+            self._scored[-1, executed_rows(problem) :] = 0.0  # what is never executed earns nothing
         self._seen: list[Trajectory] = []
 
     def explorer(self, rows: int, seed: int) -> ChunkExplorer:
@@ -193,8 +194,9 @@ class PolicyGradient:
             for index in order.split(config.batch_size):
                 part = data.rows(index)
                 found = self._learn_values(part) if critic else {}
-                if acts:
-                    found |= self._learn_actor(part, random)
+                known = part.rows(familiar(part.state))
+                if acts and len(known.state):
+                    found |= self._learn_actor(known, random)
                     acts = found["approx_kl"] <= config.target_kl
                 for name, value in found.items():
                     metrics.setdefault(name, []).append(value)
@@ -234,7 +236,7 @@ class PolicyGradient:
         return self._scores(self.chain.evaluate(obs, chain).log_prob(chain))
 
     def _scores(self, log_prob: Tensor) -> Tensor:
-        """Return log-probabilities [B,S,K] of what counts: summed or averaged by step [B,S], or of the chain [B,1]."""
+        """Return log-probabilities [B,S,M] of what counts: summed or averaged by step [B,S], or of the chain [B,1]."""
         by_step = (log_prob * self._scored).sum(-1)
         if self.config.ratio == "mean":
             return by_step / (self._scored.sum(-1) * self.problem.inner.action.dim)

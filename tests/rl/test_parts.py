@@ -9,7 +9,7 @@ from robolearn.rl.advantages import by_decision, gae, group_advantage, n_step
 from robolearn.rl.collect import Trajectories, Trajectory, demonstrations
 from robolearn.rl.critics import CriticConfig, hl_gauss
 from robolearn.rl.learning import Critics, Trained
-from robolearn.rl.networks import mlp, standardise
+from robolearn.rl.networks import familiar, mlp, standardise
 from robolearn.rl.replay import Replay, symmetric, transitions
 from robolearn.rollout import Outcome, StepRecord
 from robolearn.seeding import generator
@@ -252,6 +252,12 @@ def test_networks_tell_apart_what_the_demonstrations_did_not_vary():
         assert seen[:, 0].tolist() == [-1.0, 0.0, 1.0]
         assert seen[:, 1].tolist() == [0.0, 0.0, 0.0]
         assert seen[:, 2].tolist() == [0.5, 0.5, -0.5]  # actions keep their scale
+
+
+def test_what_is_far_from_the_demonstrations_and_from_most_states_is_not_familiar():
+    state = torch.tensor([[1.0, 0.0], [0.0, -2.0], [2.0, 0.5], [5.0, 0.0], [0.1, -1290.0]])
+    assert familiar(state).tolist() == [True, True, True, True, False]
+    assert familiar(state[-1:]).tolist() == [True]  # where all is far, all there is
 
 
 def test_the_slow_copy_follows_and_comes_back():

@@ -13,7 +13,7 @@ from robolearn.policies.diffusion import DiffusionConfig
 from robolearn.policies.flow import FlowConfig
 from robolearn.policies.regression import RegressionConfig
 from robolearn.policies.samplers import diffusion_steps
-from robolearn.rl.chains import Chain, ChainConfig, Steps, gaussian_kl
+from robolearn.rl.chains import Chain, ChainConfig, Steps, gaussian_kl, noise_basis
 from robolearn.rl.collect import Trajectory
 from robolearn.rl.policy_gradient import PolicyGradientConfig, clipped_surrogate, whole_groups
 from robolearn.spec import ActionSpec, Feature, Spec
@@ -76,6 +76,25 @@ def test_a_chain_without_noise_is_the_policy():
 
 
 @torch.no_grad()
+def test_noise_is_a_sum_of_cosines_and_likelihoods_are_of_their_coefficients():
+    torch.manual_seed(0)
+    spec = Spec({"x": Feature(shape=(1,))}, ActionSpec(2), 10.0)
+    policy = parse(FlowConfig, {"history": 1, "chunk": 8, "network": TINY, "steps": 2}).build(spec).eval()
+    chain, draws = Chain(policy, ChainConfig(floor=0.3, ceiling=0.4, cosines=3)), torch.randn(500, 3, 8, 2)
+    run = chain.run(_rows(500), draws)
+    steps = chain.evaluate(_rows(500), run)
+    added = (run[:, 1:] - steps.mean) / 0.3
+    assert float(torch.linalg.matrix_rank(added[..., 0].flatten(0, 1), atol=1e-3)) == 3
+    assert float(added.square().mean()) == pytest.approx(1, abs=0.05)
+    normal = torch.distributions.Normal(0.0, 0.3)
+    assert torch.allclose(
+        steps.log_prob(run).sum((1, 2)), normal.log_prob(0.3 * draws[:, 1:, :3]).sum((1, 2, 3)), atol=1e-3
+    )
+    with pytest.raises(ConfigError, match="fewer rows"):
+        Chain(policy, ChainConfig(cosines=9))
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_noise_keeps_the_flow_s_distribution(eta, monkeypatch):
     """Data N(2, 0.5²) has a velocity field in closed form; any eta must arrive there."""
@@ -108,8 +127,9 @@ def test_ddim_with_all_its_noise_is_ddpm():
 
 
 def test_divergences_by_hand():
-    old = Steps(torch.zeros(1, 1, 1, 2), torch.ones(1, 1, 1, 2))
-    new = Steps(torch.tensor([1.0, 0.0]).reshape(1, 1, 1, 2), torch.tensor([1.0, 2.0]).reshape(1, 1, 1, 2))
+    white = noise_basis(1, 0)
+    old = Steps(torch.zeros(1, 1, 1, 2), torch.ones(1, 1, 1, 2), white)
+    new = Steps(torch.tensor([1.0, 0.0]).reshape(1, 1, 1, 2), torch.tensor([1.0, 2.0]).reshape(1, 1, 1, 2), white)
     assert float(gaussian_kl(new, old)) == pytest.approx(0.5 + (4 - 1 - 2 * math.log(2)) / 2)
 
 
@@ -160,14 +180,14 @@ def _bandit(algorithm, problem, number, good):
         {"ratio": "step"},
         {"ratio": "mean", "clip": 0.02},
         {"advantage": "group"},
-        {"regulariser": "kl", "strength": 1e-3},
+        {"regulariser": "kl", "strength": 1e-3, "chain": ChainConfig(floor=0.3, ceiling=0.4, cosines=2)},
     ],
 )
 def test_a_bandit_is_learned(problem, options):
     """The reward is the first number of the action, in deviations of where it began."""
     problem = dataclasses.replace(problem, group=8, sparse=False)
-    noise = ChainConfig(floor=0.3, ceiling=0.4)
-    config = PolicyGradientConfig(**options, chain=noise, actor_rate=3e-4, critic_rounds=0, target_kl=0.2)
+    common = {"chain": ChainConfig(floor=0.3, ceiling=0.4), "actor_rate": 3e-4, "critic_rounds": 0, "target_kl": 0.2}
+    config = PolicyGradientConfig(**{**common, **options})
     algorithm = config.build(problem)
     _, first = _bandit(algorithm, problem, 0, lambda action: np.zeros(len(action)))
     begin, spread = first[:, 0].mean(), first[:, 0].std()
