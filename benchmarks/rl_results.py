@@ -46,8 +46,6 @@ level by level. The result deploys like any policy, with a report that compares 
 The same unseen episodes before and after, 95 % Wilson intervals; demonstrations are all that the clone and the learner
 have seen. One thread of a shared machine. What is missing has not been run, or not to its end.
 
-| experiment | seed | before → after | episodes | p | demonstrations | steps | updates | minutes |
-|---|---|---|---|---|---|---|---|---|
 """
 NOTES: Mapping[str, str] = {  # why a row did not improve, by experiment
     "lift_value_guided": "+1.6 points [−1.8, 4.8], which is nothing: the clone's own samples are all there is to "
@@ -86,46 +84,37 @@ def results(runs: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def page(found: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     """Return the page with one line per experiment and training seed."""
-    lines, noted = [], []
-    for experiment, result in found:
-        config, learned, pair = result["config"], result["learning"], result["comparison"]
-        after, updates = pair["after"], config["algo"].get("updates")
-        cells = [
-            f"`rl/{experiment}`",
-            config["seed"],
-            f"{pair['before']['value']:.1%} → **{after['value']:.1%}** [{after['low']:.1%}, {after['high']:.1%}]",
-            pair["episodes"],
-            f"{pair['mcnemar_p']:.0e}",
-            learned["demonstrations"],
-            f"{learned['steps']:,}",
-            f"{updates:g} a step" if updates else "–",
-            f"{learned['minutes']:.0f}",
-        ]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-        if experiment in NOTES and experiment not in noted:
-            noted.append(experiment)
+    table = [{"experiment": f"`rl/{experiment}`", **facts(result)} for experiment, result in found]
+    lines = [table[0].keys(), ["---"] * len(table[0]), *(cells.values() for cells in table)]
+    noted = dict.fromkeys(experiment for experiment, _ in found if experiment in NOTES)
     notes = [f"\n`rl/{experiment}`: {NOTES[experiment]}\n" for experiment in noted]
-    return HEAD + "\n".join(lines) + "\n" + "".join(notes)
+    return HEAD + "".join(f"| {' | '.join(cells)} |\n" for cells in lines) + "".join(notes)
 
 
 def row(experiment: str, result: Mapping[str, Any]) -> Row:
     """Return success after learning beside the clone's; the note says at what price."""
+    after, before = (result["comparison"][when]["value"] for when in ("after", "before"))
+    told = facts(result)
+    parts = [result["config"]["env"]["name"], *(f"{name} {value}" for name, value in told.items())]
+    note = "; ".join([*parts, f"robolearn reproduce rl/{experiment} seed={told['seed']}"])
+    return Row(f"{experiment}_seed{told['seed']}", "share", after, before, after / before if before else None, note)
+
+
+def facts(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is told of one training seed, by column."""
     config, learned, pair = result["config"], result["learning"], result["comparison"]
-    after, before = pair["after"], pair["before"]
-    seed, updates = config["seed"], config["algo"].get("updates")
-    facts = [
-        config["env"]["name"],
-        f"{before['value']:.1%} → {after['value']:.1%} [{after['low']:.1%}, {after['high']:.1%}]",
-        f"{pair['episodes']} episodes",
-        f"McNemar p {pair['mcnemar_p']:.1g}",
-        f"{learned['demonstrations']} demonstrations",
-        f"{learned['steps']:,} environment steps",
-        *([f"{updates:g} updates a step"] if updates else []),
-        f"{learned['minutes']:.1f} min",
-        f"robolearn reproduce rl/{experiment} seed={seed}",
-    ]
-    ratio = after["value"] / before["value"] if before["value"] else None
-    return Row(f"{experiment}_seed{seed}", "share", after["value"], before["value"], ratio, "; ".join(facts))
+    after, updates = pair["after"], config["algo"].get("updates")
+    return {
+        "seed": str(config["seed"]),
+        "before → after": f"{pair['before']['value']:.1%} → {after['value']:.1%} "
+        f"[{after['low']:.1%}, {after['high']:.1%}]",
+        "episodes": str(pair["episodes"]),
+        "p": f"{pair['mcnemar_p']:.0e}",
+        "demonstrations": str(learned["demonstrations"]),
+        "steps": f"{learned['steps']:,}",
+        "updates": f"{updates:g} a step" if updates else "–",
+        "minutes": f"{learned['minutes']:.0f}",
+    }
 
 
 if __name__ == "__main__":
