@@ -13,7 +13,7 @@ import pytest
 
 from robolearn.api import make_env
 from robolearn.envs.exact.engine import FULL, load_model
-from robolearn.envs.exact.experts import EXPERTS
+from robolearn.envs.exact.experts import EXPERTS, ExactExpert
 from robolearn.envs.exact.export import export_task, open_peer
 from robolearn.envs.exact.layout import DATA_FIELDS, RowModel, layout
 from robolearn.envs.exact.peer import adopt, observations, reset_peer
@@ -98,6 +98,23 @@ def test_the_same_numbers_as_robosuite(task):
 @pytest.mark.parametrize("task", [*TASKS, "ToolHang"])
 def test_the_same_numbers_as_robosuite_from_a_hundred_states(task):
     check_parity(task, runs=100, steps=60)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("task", EXPERTS)
+def test_success_is_robosuites_own_wherever_an_expert_leads(task):
+    env, peer = build(task, 1, max_steps=EXPERTS[task].max_steps), open_peer(task, "Panda")
+    given, judged = [reset_peer_into(env, peer, 0)], []
+    expert = ExactExpert(EXPERTS[task], lambda: {key: np.asarray(value)[None] for key, value in given[0].items()}, 1)
+    for step in range(EXPERTS[task].max_steps):
+        given[0], _, _, _ = peer.step(expert.act()[0])
+        if step % 10 == 0 or peer._check_success():
+            adopt(env, 0, peer)
+            judged.append((bool(env.terms.success(env.view)[0]), bool(peer._check_success())))
+        if sum(theirs for _, theirs in judged) > 10:
+            break
+    assert all(ours == theirs for ours, theirs in judged)
+    assert any(theirs for _, theirs in judged)
 
 
 @pytest.mark.parametrize(("controller", "options"), CONTROLLERS)
