@@ -17,6 +17,7 @@ from robolearn.config import parse
 from robolearn.data import journal
 from robolearn.data.files import inside
 from robolearn.data.frames import span
+from robolearn.data.language import COLUMN, STYLES, active
 from robolearn.data.lerobot_info import StoredFeature, load_info
 from robolearn.data.options import NoOptions
 from robolearn.data.tables import decode_images, one_array, open_parquet, plain_numbers, read_parquet, to_array
@@ -57,7 +58,8 @@ class LeRobotReader:
     @property
     def keys(self) -> tuple[str, ...]:
         """Every key that `read` knows."""
-        return (*self.info.features, *(["task"] if "task" not in self.info.features else []))
+        spoken = STYLES if COLUMN in self.info.features else ()
+        return tuple(dict.fromkeys((*self.info.features, "task", *spoken)))
 
     @cached_property
     def tasks(self) -> dict[int, str]:
@@ -77,6 +79,10 @@ class LeRobotReader:
     def read(self, episode: int, keys: Sequence[str], start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
         """Return frames [start, stop) of `keys` of one episode."""
         start, stop = span(self._lengths, episode, start, stop, self.root)
+        spoken = [key for key in keys if key in self.keys and key not in (*self.info.features, "task")]
+        if spoken:
+            rest = self.read(episode, [key for key in keys if key not in spoken], start, stop)
+            return {key: rest[key] if key in rest else self._spoken(episode, key, start, stop) for key in keys}
         signals = [key for key in keys if key != "task" and self.info.feature(key).dtype != "video"]
         columns = [*signals, "task_index"] if "task" in keys and "task_index" not in signals else signals
         result: dict[str, np.ndarray] = {}
@@ -134,6 +140,13 @@ class LeRobotReader:
         return inside(self.root, relative, f"{self.info.path}: video_path"), float(
             self._table[prefix + "from_timestamp"][episode]
         )
+
+    def _spoken(self, episode: int, style: str, start: int, stop: int) -> np.ndarray:
+        """Return the annotation of `style` that holds at each frame [start, stop), str [frames]."""
+        file = self._data_file(episode)
+        first = file.rows(episode, int(self._lengths[episode]), [COLUMN], 0, 1).column(COLUMN).to_pylist()[0]
+        time_s = self.read(episode, ["timestamp"], start, stop)["timestamp"]
+        return active(first or (), style, time_s, f"{file.path}: {COLUMN}, episode {episode}")
 
     def _data_path(self, episode: int) -> Path:
         if episode >= self.info.total_episodes:

@@ -35,6 +35,37 @@ def test_what_was_written_comes_back(tmp_path):
     assert np.array_equal(reader.read(1, ["action"], 3, 6)["action"][:, 1], [3, 4, 5])
 
 
+def test_annotations_hold_until_the_next_one(tmp_path):
+    """The styles of `language_persistent` read like text columns, as lerobot's own `active_at` resolves them."""
+    from lerobot.datasets.language_render import active_at
+
+    root = record(tmp_path / "set", [8, 6])
+    assert "subtask" not in LeRobotReader(root).keys
+    said = [[("subtask", "reach", 0.2), ("plan", "all", 0.0), ("subtask", "lift", 0.5)], []]
+    rows = [[{"role": "assistant", "content": c, "style": s, "timestamp": t} for s, c, t in part] for part in said]
+    (path,) = (root / "data").rglob("*.parquet")
+    table = pq.read_table(path)
+    episodes = table.column("episode_index").to_pylist()
+    pq.write_table(table.append_column("language_persistent", pa.array([rows[i] for i in episodes])), path)
+    info = json.loads((root / "meta" / "info.json").read_text())
+    info["features"]["language_persistent"] = {"dtype": "language", "shape": [1], "names": None}
+    (root / "meta" / "info.json").write_text(json.dumps(info))
+    reader = LeRobotReader(root)
+    got = reader.read(0, ["subtask", "action", "plan", "timestamp"], 1, 8)
+    assert list(got) == ["subtask", "action", "plan", "timestamp"]
+    assert got["subtask"].tolist() == ["", "reach", "reach", "reach", "lift", "lift", "lift"]
+    stored = reader.read(0, ["timestamp"])["timestamp"]
+    for style in ("subtask", "plan"):
+        found = [active_at(float(now), persistent=rows[0], style=style) for now in stored]
+        expected = [row["content"] if row else "" for row in found]
+        assert reader.read(0, [style])[style].tolist() == expected
+    assert reader.read(1, ["subtask"])["subtask"].tolist() == [""] * 6
+    rows[0][0]["timestamp"] = float("nan")
+    pq.write_table(table.append_column("language_persistent", pa.array([rows[i] for i in episodes])), path)
+    with pytest.raises(DataError, match="without time"):
+        LeRobotReader(root).read(0, ["subtask"])
+
+
 @pytest.mark.parametrize("images", ["image", "video"])
 def test_images_come_back(tmp_path, images):
     options = WriterOptions(images=images, video=VideoOptions(codec="h264", crf=10))
