@@ -23,6 +23,7 @@ class CollectConfig:
     num_envs: int = 32
     seed: int = 0
     noise: tuple[float, ...] = ()  # per action entry, in its unit; labels stay clean
+    jam: tuple[float, ...] = ()  # per action entry, chance a step that it is carried out as 1 for a while
     only_successes: bool = True
     say: str = ""  # the text column for what the expert says of each frame; "": it is not asked
 

@@ -282,21 +282,30 @@ class SmoothNoise:
 
     Demonstrations executed under it visit states off the expert's path while their labels lead
     back to it (Laskey et al. 2017, DART). `scale` [A] is in action units; 0 leaves an entry alone.
+    With chance `jam` [A] a step, an entry is carried out as 1 for the next `JAM_STEPS`: a gripper that
+    closes too early, which clean demonstrations never show.
     """
 
-    def __init__(self, rows: int, scale: Sequence[float], seed: int, decay: float = 0.8):
+    JAM_STEPS = 12
+
+    def __init__(self, rows: int, scale: Sequence[float], seed: int, decay: float = 0.8, jam: Sequence[float] = ()):
         self._scale, self._seed, self._decay = np.asarray(scale, float), seed, decay
         self._noise = np.zeros((rows, len(self._scale)))
+        self._jam, self._jammed = np.asarray(jam, float), np.zeros((rows, len(jam)), int)  # steps left
         self._generators = [generator(seed, "disturbance", -1)] * rows
 
     def begin(self, rows: np.ndarray, episodes: np.ndarray) -> None:
-        self._noise[rows] = 0.0
+        self._noise[rows], self._jammed[rows] = 0.0, 0
         for row, episode in zip(rows, episodes, strict=True):
             self._generators[row] = generator(self._seed, "disturbance", int(episode))
 
     def apply(self, action: np.ndarray) -> np.ndarray:
         draws = np.stack([draw.standard_normal(len(self._scale)) for draw in self._generators])
         self._noise = self._decay * self._noise + self._scale * draws
+        if len(self._jam):
+            begins = np.stack([draw.random(len(self._jam)) for draw in self._generators]) < self._jam
+            self._jammed = np.where(begins, self.JAM_STEPS, np.maximum(self._jammed - 1, 0))
+            action = np.where(self._jammed > 0, 1.0, action)
         return action + self._noise
 
 

@@ -60,6 +60,8 @@ def test_demonstrations_of_any_environment_with_an_expert(tmp_path, capsys):
     assert result["saved"] == len(robolearn.open_dataset(out / "dataset").lengths) == 2
     assert main(["collect", "env=pusht", f"out={tmp_path / 'none'}"]) == 2
     assert "has no scripted expert" in capsys.readouterr().err
+    assert main(["collect", "env=robolearn/stack", "collect.jam=[0,0.1]", f"out={tmp_path / 'short'}"]) == 2
+    assert "one number per action entry" in capsys.readouterr().err
 
 
 def test_eval_of_the_checkpoint_gives_the_same_outcomes(home, monkeypatch):

@@ -35,6 +35,11 @@ class Sense:
         """Direction of the fingers' axis [E]."""
         return np.arctan2(self.tool_mat[:, 1, 0], self.tool_mat[:, 0, 0])
 
+    @property
+    def gap_m(self) -> np.ndarray:
+        """How far the fingers are apart [E]."""
+        return np.abs(self.raw["robot0_gripper_qpos"]).sum(1)
+
     def pose(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the position [E,3] and orientation [E,3,3] of any observed object."""
         return self.raw[f"{name}_pos"], Rotation.from_quat(self.raw[f"{name}_quat"]).as_matrix()
@@ -54,6 +59,7 @@ class Leg:
     least: int = 0  # control steps
     most: int = 80
     gain: float = _GAIN
+    open_m: float = 0.0  # between the fingers, before it is over
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ class Script:
     legs: tuple[Leg, ...]
     carried: tuple[int, int] = (0, 0)  # legs [first, last) in which the object is held, else: the last leg, then anew
     hold_m: float = 0.1  # how far the object's origin may be from the tool then
+    empty_m: float = 0.0  # between fingers that have closed on nothing: anew at once
     max_steps: int = 400  # of an episode that leaves it time enough
 
 
@@ -90,11 +97,14 @@ class ExactExpert:
             left, off_rad = _turn_left(sense, direction)
             goal[rows], turn[rows], gain[rows], close[rows] = aim[rows], left[rows], leg.gain, leg.close
             near = (np.linalg.norm(aim - sense.tool_m, axis=1) < leg.reach_m) & (off_rad < leg.reach_rad)
+            near &= sense.gap_m >= leg.open_m
             over |= rows & ((near & (self._count >= leg.least)) | (self._count >= leg.most))
         action = _action(goal - sense.tool_m, turn, gain, close)
         lost = np.linalg.norm(sense.object_m - sense.tool_m, axis=1) > self._script.hold_m
         lost &= (self._leg >= self._script.carried[0]) & (self._leg < self._script.carried[1])
-        self._leg[lost], over = len(self._script.legs) - 2, over | lost
+        self._leg[lost] = len(self._script.legs) - 2
+        empty = close & (sense.gap_m < self._script.empty_m)
+        self._leg[empty], over = -1, over | lost | empty
         self._count += 1
         self._leg[over] = (self._leg[over] + 1) % len(self._script.legs)  # after the last leg, another try
         self._count[over] = 0
@@ -211,10 +221,14 @@ _PEG_M = np.array([0.23, 0.10])
 _PEG_YAW_RAD = np.array([np.pi / 2, np.pi, -np.pi / 2])  # of the nut on the peg
 _WRIST_RAD = 1.75  # how far the fingers may turn from home
 _HANDLE_M = 0.054  # from the nut's centre along its x axis
+_OPEN_M = 0.06  # between fingers that go over the handle
 
 
-def _handle(height_m: float) -> Callable:
-    """Return the goal above the nut's handle; the tool comes down only where it fits over it."""
+def _handle(height_m: float, closed_m: float = 0.0) -> Callable:
+    """Return the goal above the nut's handle; the tool comes down only where it fits over it.
+
+    Fingers that are not open stay `closed_m` above it, where that is given.
+    """
 
     def goal(sense: Sense) -> tuple[np.ndarray, np.ndarray]:
         yaw = sense.object_yaw_rad
@@ -222,8 +236,10 @@ def _handle(height_m: float) -> Callable:
         aim, fingers = sense.object_m + offset, _across(sense, np.pi / 2, np.pi)
         off = np.linalg.norm((aim - sense.tool_m)[:, :2], axis=1)
         turned = np.abs(fold(fingers - sense.fingers_rad, 2 * np.pi))
-        low = np.where((off < 0.008) & (turned < 0.1), 0.02, 0.0)
+        low = np.where((off < 0.01) & (turned < 0.15), 0.02, 0.0)
         aim[:, 2] = np.maximum(aim[:, 2], sense.tool_m[:, 2] - low) if height_m < 0.05 else aim[:, 2]
+        if closed_m:
+            aim[:, 2] = np.where(sense.gap_m < _OPEN_M, sense.object_m[:, 2] + closed_m, aim[:, 2])
         return aim, fingers
 
     return goal
@@ -257,16 +273,17 @@ _SQUARE = Script(
     (
         Leg(_handle(0.2), reach_m=0.04),
         Leg(_handle(0.07), reach_m=0.01),
-        Leg(_handle(0.0), reach_m=0.006),
+        Leg(_handle(0.0, closed_m=0.07), reach_m=0.008, reach_rad=0.15, open_m=_OPEN_M),
         Leg(_handle(0.0), close=True, reach_m=0.05, reach_rad=1.0, least=8),
         Leg(_raise_to(1.02), close=True, reach_m=0.03),
         Leg(_over_peg(1.02), close=True, reach_m=0.006, reach_rad=0.04),
         Leg(_over_peg(0.98, 0.01), close=True, reach_m=0.004, reach_rad=0.04, gain=2.0),
         Leg(_over_peg(0.90, 0.015), close=True, reach_m=0.01, most=60, gain=2.0),
-        Leg(_stay(0.0), reach_m=0.1, least=6, most=10),
+        Leg(_stay(0.0), reach_m=0.1, least=6, most=30, open_m=0.05),
         Leg(_raise_to(1.05), reach_m=-1.0, most=20),
     ),
     carried=(5, 7),
+    empty_m=0.025,
 )
 
 _HANDLE_OF_FRAME_M = np.array([0.0, 0.0, -0.034])  # the middle of its grip, from its corner

@@ -12,7 +12,7 @@ from robolearn.cli.job import Job, out_folder
 from robolearn.cli.show import progress, say
 from robolearn.collect import CollectConfig, collect
 from robolearn.config import parse, to_dict
-from robolearn.contracts import EpisodeSink, Expert
+from robolearn.contracts import EpisodeSink, Expert, VectorEnv
 from robolearn.errors import ConfigError, EnvError
 from robolearn.evaluation import EvalResult, summarise
 from robolearn.protocol import Protocol
@@ -26,8 +26,9 @@ _USAGE = """usage: robolearn collect env=NAME [collect.episodes=200] [collect.se
 
 Rolls out the scripted expert of an environment and writes its successes as a LeRobot v3 dataset,
 DIR/dataset, that `robolearn train data=auto data.path=DIR/dataset` learns from. collect.noise
-disturbs what is carried out (one size per action entry), never what is recorded. collect.say=NAME
-adds a text column with what the expert says of each frame, for policy.reasoning.key=NAME.
+disturbs what is carried out (one size per action entry), never what is recorded; collect.jam, one
+chance per entry, closes a gripper out of turn. collect.say=NAME adds a text column with what the
+expert says of each frame, for policy.reasoning.key=NAME.
 env.cameras=[front,wrist] adds pictures. With a protocol, every one of its tasks is demonstrated
 collect.episodes times. Groups: env, protocol."""
 
@@ -70,8 +71,8 @@ def demonstrate(envs: Sequence[Mapping[str, Any]], config: CollectConfig, folder
                 try:
                     expert = ExpertController(_expert(env, str(options["name"])), config.seed)
                     sink = sink or resolve("sink", "lerobot")(folder, env.spec, {})
-                    noise = SmoothNoise(env.num_envs, config.noise, config.seed) if config.noise else None
-                    found = collect(env, expert, sink, config, disturbance=noise, on_step=counter)
+                    disturbance = _disturbance(env, config)
+                    found = collect(env, expert, sink, config, disturbance=disturbance, on_step=counter)
                 finally:
                     env.close()
                 outcomes += [replace(outcome, task=str(options["name"])) for outcome in found]
@@ -80,6 +81,16 @@ def demonstrate(envs: Sequence[Mapping[str, Any]], config: CollectConfig, folder
         if sink is not None:
             sink.close()
     return {**rates(summarise(outcomes, 1.0)), "saved": saved}
+
+
+def _disturbance(env: VectorEnv, config: CollectConfig) -> SmoothNoise | None:
+    for name, sizes in (("noise", config.noise), ("jam", config.jam)):
+        if sizes and len(sizes) != env.spec.action.dim:
+            raise ConfigError(
+                f"collect.{name} has one number per action entry.", found=len(sizes), expected=env.spec.action.dim
+            )
+    scale = config.noise or (0.0,) * len(config.jam)
+    return SmoothNoise(env.num_envs, scale, config.seed, jam=config.jam) if scale else None
 
 
 def _expert(env: Any, name: str) -> Expert:

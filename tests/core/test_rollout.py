@@ -135,6 +135,22 @@ def test_disturbances_change_what_is_executed_and_not_the_label():
     assert again.received == env.received
 
 
+def test_a_jam_is_carried_out_for_a_while_and_not_recorded():
+    noise = SmoothNoise(2, [0.0, 0.0], seed=3, jam=[0.0, 0.02])
+    noise.begin(np.arange(2), np.array([4, 7]))
+    asked = np.full((2, 2), -1.0)
+    carried_out = np.stack([noise.apply(asked) for _ in range(400)])  # [T,E,A]
+    assert (asked == -1.0).all()
+    assert (carried_out[..., 0] == -1.0).all()
+    assert set(np.unique(carried_out[..., 1])) == {-1.0, 1.0}
+    for row in range(2):
+        edges = np.flatnonzero(np.diff(np.r_[-1.0, carried_out[:, row, 1], -1.0]))
+        assert np.diff(edges)[:-2:2].min() >= SmoothNoise.JAM_STEPS
+    alone = SmoothNoise(1, [0.0, 0.0], seed=3, jam=[0.0, 0.02])
+    alone.begin(np.arange(1), np.array([7]))
+    assert np.array_equal(np.stack([alone.apply(asked[:1]) for _ in range(400)])[:, 0], carried_out[:, 1])
+
+
 def test_temperature_scales_the_noise_of_every_decision():
     env, cold = Counter(1), Counter(1)
     rollout(env, PolicyController(ChunkOfTimes(use_noise=True), 1, execute=2, seed=7), range(3), seed=7)
