@@ -39,6 +39,7 @@ SMALL = Path(__file__).parent / "checkpoints" / "vla_language_small"
 RUNS = {
     "small": "vla_language_small",
     "flow": "vla_language_flow",
+    "reasoning": "vla_language_reasoning",
     "l1": "vla_language_l1",
     "state": "language_flow",
 }
