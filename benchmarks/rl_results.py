@@ -2,7 +2,7 @@
 
 Learning is not part of it: the full run reads what commands like these left, one folder per experiment,
 
-    robolearn reproduce rl/lift_residual -m seed=0,1,2 out=outputs/rl/lift_residual
+    robolearn reproduce rl/lift_residual -m seed=0,1,2 out=outputs/rl/lift_residual clone.out=outputs/clones/lift_clone
 
 and pairs the clone with what it became on the same unseen episodes. It writes docs/rl.md, too. `--quick` runs one
 experiment for a few steps. ROBOLEARN_RUNS names another folder than `outputs`.

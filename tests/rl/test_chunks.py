@@ -9,6 +9,7 @@ import torch
 
 from robolearn import checkpoint
 from robolearn.actor import load
+from robolearn.config import parse
 from robolearn.errors import ConfigError
 from robolearn.policies.diffusion import DiffusionConfig
 from robolearn.policies.steered import SteeredConfig
@@ -106,6 +107,22 @@ def test_expectiles_weights_and_gaps_by_hand():
     # One head, one state, two proposals: the lower one is lifted to the return.
     gap = conservative_gap(torch.tensor([[[0.1, 0.9]]]), torch.tensor([[0.5]]), torch.tensor([0.4]))
     assert float(gap) == pytest.approx(math.log((math.exp(0.4) + math.exp(0.9)) / 2) - 0.5)
+
+
+@pytest.mark.parametrize("method", ["trajectory", "fql"])
+def test_a_clone_learns_nothing_where_it_knows_nothing(problem, method):
+    """How far away a far state is changes nothing of the actor."""
+    found = []
+    for far in (1e3, 1e5):
+        algorithm = parse(OfflineConfig, {"name": "offline", "method": method, **SMALL}).build(problem)
+        rows = algorithm.rows(_trajectory(problem))
+        batch = {key: torch.tensor(value, dtype=torch.float32) for key, value in rows.items()}
+        for key in [key for key in rows if key.startswith("obs/") or key == "state"]:
+            batch[key][-1] = far
+        torch.manual_seed(0)
+        algorithm.learn(batch)
+        found.append([value.clone() for value in algorithm.actor.module.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_policies_refuse_what_does_not_fit(problem):
