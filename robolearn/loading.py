@@ -227,8 +227,8 @@ class _Answering:
     """A source whose text column `key`, which acting does without, can be asked for like an observation."""
 
     def __init__(self, source: EpisodeSource, key: str):
-        known = getattr(source, "keys", source.spec.observations)
-        if key not in known:
+        known = getattr(source, "keys", None)  # a reader that does not list what it has refuses by itself
+        if known is not None and key not in known:
             raise DataError(
                 f"The dataset has no text '{key}' to learn to say.",
                 expected=suggest(key, known),

@@ -12,6 +12,7 @@ from robolearn.collect import CollectConfig, collect
 from robolearn.data.lerobot_v3 import LeRobotReader
 from robolearn.data.lerobot_writer import open_sink
 from robolearn.errors import ConfigError, DataError, EnvError
+from robolearn.loading import open_training_data
 from robolearn.policies.vla.reasoning import teach
 from robolearn.rollout import ExpertController, RandomController
 from robolearn.run import parse_run
@@ -231,6 +232,13 @@ def test_demonstrations_that_say_why_train_a_policy_that_acts_without(demonstrat
 
     with pytest.raises(DataError, match=r"no text 'why'(.|\n)*collect"):
         train(run("without"))
+    renamed = run("with")
+    renamed = replace(
+        renamed, data=replace(renamed.data, rename={"observation.images.hand": "observation.images.wrist"})
+    )
+    keys = ("observation.images.hand", "observation.state", "task")
+    data = open_training_data(replace(renamed, data=replace(renamed.data, keys=keys)))
+    assert "why" in data.pipeline.forward(data.windows.gather(np.arange(2)))
     actor = robolearn.load(train(run("with")).checkpoint)
     assert set(actor.spec.observations) == {"observation.images.wrist", "observation.state", "task"}
     obs = {
