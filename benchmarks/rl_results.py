@@ -103,7 +103,7 @@ def row(experiment: str, result: Mapping[str, Any]) -> Row:
 def facts(result: Mapping[str, Any]) -> dict[str, str]:
     """Return what is told of one training seed, by column."""
     config, learned, pair = result["config"], result["learning"], result["comparison"]
-    after, updates = pair["after"], config["algo"].get("updates")
+    after, algo = pair["after"], config["algo"]
     return {
         "seed": str(config["seed"]),
         "before → after": f"{pair['before']['value']:.1%} → {after['value']:.1%} "
@@ -112,7 +112,7 @@ def facts(result: Mapping[str, Any]) -> dict[str, str]:
         "p": f"{pair['mcnemar_p']:.0e}",
         "demonstrations": str(learned["demonstrations"]),
         "steps": f"{learned['steps']:,}",
-        "updates": f"{updates:g} a step" if updates else "–",
+        "updates": f"{algo['updates']:g} a step" if "updates" in algo else f"{algo['epochs']} epochs a round",
         "minutes": f"{learned['minutes']:.0f}",
     }
 

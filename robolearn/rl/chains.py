@@ -46,7 +46,8 @@ class ChainConfig:
 
     `learned` asks a network instead (ReinFlow): between `floor` and `ceiling`, by state and step. Noise is white
     over the rows of a chunk, or a sum of `cosines`: what is white averages out over a chunk and moves it nowhere, and
-    a hundred numbers share what a reward says. Likelihoods are then of the cosines' coefficients.
+    a hundred numbers share what a reward says. Likelihoods are then of the cosines' coefficients alone: the rest of
+    a chunk moves with the weights, unscored.
     """
 
     eta: float = 0.0
