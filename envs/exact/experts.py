@@ -236,7 +236,7 @@ def _handle(height_m: float, closed_m: float = 0.0) -> Callable:
         aim, fingers = sense.object_m + offset, _across(sense, np.pi / 2, np.pi)
         off = np.linalg.norm((aim - sense.tool_m)[:, :2], axis=1)
         turned = np.abs(fold(fingers - sense.fingers_rad, 2 * np.pi))
-        low = np.where((off < 0.01) & (turned < 0.15), 0.02, 0.0)
+        low = np.where((off < 0.008) & (turned < 0.1), 0.02, 0.0)
         aim[:, 2] = np.maximum(aim[:, 2], sense.tool_m[:, 2] - low) if height_m < 0.05 else aim[:, 2]
         if closed_m:
             aim[:, 2] = np.where(sense.gap_m < _OPEN_M, sense.object_m[:, 2] + closed_m, aim[:, 2])
@@ -273,13 +273,13 @@ _SQUARE = Script(
     (
         Leg(_handle(0.2), reach_m=0.04),
         Leg(_handle(0.07), reach_m=0.01),
-        Leg(_handle(0.0, closed_m=0.07), reach_m=0.008, reach_rad=0.15, open_m=_OPEN_M),
+        Leg(_handle(0.0, closed_m=0.07), reach_m=0.006, open_m=_OPEN_M),
         Leg(_handle(0.0), close=True, reach_m=0.05, reach_rad=1.0, least=8),
         Leg(_raise_to(1.02), close=True, reach_m=0.03),
         Leg(_over_peg(1.02), close=True, reach_m=0.006, reach_rad=0.04),
         Leg(_over_peg(0.98, 0.01), close=True, reach_m=0.004, reach_rad=0.04, gain=2.0),
         Leg(_over_peg(0.90, 0.015), close=True, reach_m=0.01, most=60, gain=2.0),
-        Leg(_stay(0.0), reach_m=0.1, least=6, most=30, open_m=0.05),
+        Leg(_stay(0.0), reach_m=0.1, least=6, most=30, open_m=0.04),
         Leg(_raise_to(1.05), reach_m=-1.0, most=20),
     ),
     carried=(5, 7),
