@@ -50,6 +50,8 @@ have seen. One thread of a shared machine. What is missing has not been run, or 
 NOTES: Mapping[str, str] = {  # why a row did not improve, by experiment
     "lift_value_guided": "+1.6 points [−1.8, 4.8], which is nothing: the clone's own samples are all there is to "
     "choose from, and values come from 2 demonstrations and 128 episodes of the clone.",
+    "lift_trajectory": "+4.4 points [0.2, 8.6], hardly anything: what succeeded among the clone's 256 episodes, one in "
+    "four, is all there is to learn from, and the clone already does it.",
     "square_imitation": "55 % of 64 selection episodes after 34,000 steps, where `rl/square_residual` had lost most of "
     "the clone's success (8 % after 28,000), 73 % after 146,000, and 56 % at the end: in all no better. Of 64 episodes "
     "`rl/square_residual` fails in 14, in 12 without ever lifting the nut. No setting was chosen on this seed.",
