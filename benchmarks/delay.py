@@ -26,7 +26,7 @@ from robolearn.evaluation import EvalConfig, EvalResult, evaluate_controller
 from robolearn.hardware.executor import Executor, ExecutorConfig
 from robolearn.hardware.limits import SafetyConfig, limits_of
 from robolearn.hardware.ring import Ring
-from robolearn.plan import ChunkPlan
+from robolearn.plan import ChunkPlan, Execution
 from robolearn.robots.panda import PANDA
 from robolearn.rollout import PolicyController
 from robolearn.seeding import policy_noise
@@ -89,7 +89,7 @@ def controller(way: str, actor: Actor, rows: int, delay_steps: int) -> Any:
     if way == "synchronous":
         return Synchronous(actor, rows, delay_steps)
     continuity = "rest" if way == "real-time chunking" else "none"
-    return PolicyController(actor, rows, EXECUTE, SEED, delay_steps, TEMPERATURE, continuity)
+    return PolicyController(actor, rows, Execution(EXECUTE, delay_steps, TEMPERATURE, continuity), SEED)
 
 
 def policy(way: str, delay_steps: int) -> Actor:

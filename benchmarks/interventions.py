@@ -40,6 +40,7 @@ from robolearn.hardware.observe import Reading, arm_state
 from robolearn.hardware.ros_robot import RosRobotConfig
 from robolearn.hardware.teleop import Twist
 from robolearn.intervals import wilson
+from robolearn.plan import Execution
 from robolearn.registry import resolve
 from robolearn.robots.panda import PANDA
 from robolearn.rollout import episode_seed
@@ -348,7 +349,9 @@ def correct(setting: Setting, folder: Path, checkpoint: Path, seeds: Sequence[in
     actor, robot = robolearn.load(checkpoint), setting.robot()
     for seed in seeds:
         helper = setting.helper(setting.patience_s)
-        result = commands.rollout(robot, actor, 1, 8, MAX_STEPS, seed, helper, open_sink(folder), "", True, "ee_pose")
+        result = commands.rollout(
+            robot, actor, Execution(), 1, MAX_STEPS, seed, helper, open_sink(folder), "", True, "ee_pose"
+        )
         (outcome,) = result["episodes"]
         counts["successes"] += outcome["success"]
         counts["discarded"] += not outcome["success"]

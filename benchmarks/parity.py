@@ -34,6 +34,7 @@ from robolearn.hardware import commands
 from robolearn.hardware.deploy import RobotConfig, TwinOptions
 from robolearn.hardware.ros_robot import RosRobotConfig
 from robolearn.intervals import paired_difference, wilson
+from robolearn.plan import Execution
 from robolearn.registry import resolve
 from robolearn.rollout import ExpertController
 from robolearn.run import parse_run
@@ -108,7 +109,7 @@ def main() -> None:
     setting = Setting(given.pace, demonstrations, steps, given.rate, given.latency)
     claim(setting, given.folder)
     actor = robolearn.load(learn(setting, given.folder))
-    stack = simulated(setting.robot(), actor, episodes, given.folder / "stack.jsonl", end_s)
+    stack = simulated(setting.robot(), actor, Execution(EXECUTE), episodes, given.folder / "stack.jsonl", end_s)
     direct = evaluate(actor, len(stack))
     rows = summary(direct, stack, setting.rate_hz)
     if given.realtime:
@@ -157,14 +158,14 @@ def evaluate(actor: Actor, episodes: int) -> list[bool]:
 
 
 def simulated(
-    robot: RobotConfig, actor: Actor, episodes: int, file: Path, end_s: float, execute: int = EXECUTE
+    robot: RobotConfig, actor: Actor, how: Execution, episodes: int, file: Path, end_s: float
 ) -> list[dict[str, Any]]:
     """Return the outcomes through the stack, those of earlier runs included, as many as there was time for."""
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     while len(done) < episodes and time.monotonic() < end_s:
         numbers = range(len(done), min(len(done) + PIECE, episodes))
         start_s, cpu_s = time.monotonic(), time.process_time()
-        result = commands.rollout(robot, actor, len(numbers), execute, STEPS, SEED, simulated=True, first=numbers[0])
+        result = commands.rollout(robot, actor, how, len(numbers), STEPS, SEED, simulated=True, first=numbers[0])
         wall_s, cpu_s = time.monotonic() - start_s, time.process_time() - cpu_s
         shares = {"wall_s": wall_s / len(numbers), "cpu_s": cpu_s / len(numbers)}
         done += [outcome | shares for outcome in result["episodes"]]
@@ -176,7 +177,7 @@ def simulated(
 def realtime(setting: Setting, actor: Actor, episodes: int, direct: list[bool]) -> Row:
     """Return the successes with the twin and the executor in processes of their own."""
     robot = replace(setting.robot(), signals={"observation.environment_state": "/environment_state"})
-    result = commands.rollout(robot, actor, episodes, EXECUTE, STEPS, SEED)
+    result = commands.rollout(robot, actor, Execution(EXECUTE), episodes, STEPS, SEED)
     same = sum(one["success"] == two for one, two in zip(result["episodes"], direct, strict=False))
     missed = result["status"]["missed"]
     note = f"of {episodes} in real time; {same} as in direct simulation; {missed} of {result['status']['ticks']} ticks"

@@ -30,6 +30,7 @@ from robolearn.benchmark import Options, Row, evaluate_run, finish
 from robolearn.contracts import Actor, Observations
 from robolearn.hardware.deploy import TwinOptions
 from robolearn.hardware.limits import SafetyConfig
+from robolearn.plan import Execution
 from robolearn.serve.client import WebsocketClientPolicy
 from robolearn.serve.server import PolicyServer, ServerConfig
 
@@ -86,7 +87,7 @@ def main() -> None:
         robot = replace(twin_of(TWIN, RATE_HZ), cameras=("wrist",), safety=safety)
         with served(robolearn.load(CHECKPOINT)) as client:
             episodes, file = 2 if given.quick else given.episodes, given.folder / f"{limits}.jsonl"
-            twin = simulated(robot, client, episodes, file, end_s, EXECUTE)
+            twin = simulated(robot, client, Execution(EXECUTE), episodes, file, end_s)
         direct = evaluate_run(CHECKPOINT, len(twin), {"max_steps": STEPS}).outcomes
         found = summary([outcome.success for outcome in direct], twin, RATE_HZ)
         rows += [replace(row, name=f"{limits}_{row.name}") for row in found]

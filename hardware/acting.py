@@ -14,7 +14,8 @@ from robolearn.hardware.sessions import MOVING, Session, SinkOpener, open_sessio
 from robolearn.hardware.teleop import Device, Jog, Twist
 from robolearn.hardware.worker import PolicyWorker
 from robolearn.interventions import HUMAN, POLICY, REWIND
-from robolearn.rollout import Continuity, episode_seed
+from robolearn.plan import Execution
+from robolearn.rollout import episode_seed
 
 __all__ = ["rollout"]
 
@@ -24,8 +25,8 @@ _REWIND_S = 1.5
 def rollout(
     config: RobotConfig,
     actor: Actor,
+    how: Execution,
     episodes: int,
-    execute: int,
     max_steps: int,
     seed: int = 0,
     device: Device | None = None,
@@ -33,10 +34,7 @@ def rollout(
     task: str = "",
     simulated: bool = False,
     action: Recorded = "joint_position",
-    continuity: Continuity = "none",
-    delay_steps: int = 0,
     first: int = 0,
-    temperature: float = 1.0,
 ) -> dict[str, Any]:
     """Let a policy act; a human with a `device` may take over, rewind, correct, mark success, discard and hand back.
 
@@ -44,16 +42,12 @@ def rollout(
     episode is over, and its `problem` says why.
 
     On the twin every episode starts as the simulation's episode of the same number does, and the
-    scene says whether the task was done; on a real arm the device's marks do. `continuity` says what a
-    new chunk knows of the one before, `delay_steps` how long inference takes. `first` numbers the episodes;
-    `temperature` scales the policy's noise.
+    scene says whether the task was done; on a real arm the device's marks do. `first` numbers the episodes.
     """
     outcomes = []
     with open_session(config, actor.spec.chunk, 1.0 / actor.spec.rate_hz, simulated) as session:
         base_m = np.array(config.base_m)
-        worker = PolicyWorker(
-            actor, session.arm_constants, session.chunks, base_m, execute, seed, continuity, delay_steps, temperature
-        )
+        worker = PolicyWorker(actor, session.arm_constants, session.chunks, base_m, how, seed)
         sink = open_sink(recording(session, actor.spec.rate_hz, action)) if open_sink else None
         try:
             for episode in range(first, first + episodes):

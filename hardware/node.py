@@ -23,7 +23,7 @@ from robolearn.hardware.deploy import RobotConfig
 from robolearn.hardware.safety import Mode
 from robolearn.hardware.sessions import MOVING, Session, open_session
 from robolearn.hardware.worker import PolicyWorker
-from robolearn.rollout import Continuity
+from robolearn.plan import Execution
 
 __all__ = ["VERBS", "NodeConfig", "PolicyNode", "Runner", "main", "read_robot"]
 
@@ -33,17 +33,13 @@ _SILENT_S = 1.0
 
 
 @dataclass(frozen=True)
-class NodeConfig:
+class NodeConfig(Execution):
     """The node's parameters."""
 
     checkpoint: str = ""
     robot: str = ""  # a YAML file
     transport: Literal["rcl", "dds"] = "rcl"
     task: str = ""
-    execute: int = 8
-    continuity: Continuity = "none"
-    delay_steps: int = 0
-    temperature: float = 1.0
     seed: int = 0
 
 
@@ -52,17 +48,8 @@ class Runner:
 
     def __init__(self, session: Session, actor: Actor, config: NodeConfig):
         self._session, self._task = session, config.task
-        self._worker = PolicyWorker(
-            actor,
-            session.arm_constants,
-            session.chunks,
-            np.array(session.config.base_m),
-            config.execute,
-            config.seed,
-            config.continuity,
-            config.delay_steps,
-            config.temperature,
-        )
+        base_m = np.array(session.config.base_m)
+        self._worker = PolicyWorker(actor, session.arm_constants, session.chunks, base_m, config, config.seed)
         self.period_s = self._worker.period_s
         self.acting, self.episodes, self.decisions, self.problem = False, 0, 0, ""
 

@@ -7,9 +7,8 @@ from robolearn.contracts import Actor, Corrector
 from robolearn.errors import HardwareError
 from robolearn.hardware.observe import ActionMap, Reading, observation
 from robolearn.hardware.ring import Ring
-from robolearn.plan import BlendedPlan
+from robolearn.plan import BlendedPlan, Execution
 from robolearn.robots import Arm
-from robolearn.rollout import Continuity
 from robolearn.seeding import policy_noise
 
 __all__ = ["PolicyWorker"]
@@ -18,26 +17,9 @@ _ROW = np.zeros(1, np.int64)
 
 
 class PolicyWorker:
-    """Decides every `execute` steps of the actor's rate; chunks carry the time of their observation.
+    """Decides at the actor's rate, as `how` says; chunks carry the time of their observation."""
 
-    Inference takes up to `delay_steps`. `continuity` says what a new chunk knows of the one before:
-    nothing, the actions `committed` by the delay, or its `rest` (real-time chunking, arXiv 2506.07339:
-    delay <= execute <= chunk - delay); `blend` averages all chunks that predict an action. Noise is
-    scaled by `temperature`, as in evaluation.
-    """
-
-    def __init__(
-        self,
-        actor: Actor,
-        arm: Arm,
-        chunks: Ring,
-        base_m: np.ndarray,
-        execute: int,
-        seed: int = 0,
-        continuity: Continuity = "none",
-        delay_steps: int = 0,
-        temperature: float = 1.0,
-    ):
+    def __init__(self, actor: Actor, arm: Arm, chunks: Ring, base_m: np.ndarray, how: Execution, seed: int = 0):
         spec = actor.spec
         if isinstance(actor, Corrector):  # executing its chunks alone would be another policy
             raise HardwareError(
@@ -46,17 +28,10 @@ class PolicyWorker:
                 expected="a policy that acts by chunks",
                 do="serve it (robolearn serve answers one corrected action a request), or deploy its base",
             )
-        if not (1 <= execute <= spec.chunk - delay_steps and 0 <= delay_steps <= execute):
-            raise HardwareError(
-                "A chunk is too short for this horizon and delay.",
-                found=f"execute {execute}, delay {delay_steps} of {spec.chunk} steps",
-                expected="delay <= execute <= chunk - delay",
-            )
-        self._temperature = np.float32(temperature)
-        self._known = {"committed": delay_steps, "rest": spec.chunk - execute}.get(continuity, 0)
-        self._blend = BlendedPlan(1, spec.chunk, spec.action.dim, 1.0) if continuity == "blend" else None
+        self._told, self._temperature = how.told(spec.chunk), np.float32(how.temperature)
+        self._blend = BlendedPlan(1, spec.chunk, spec.action.dim, 1.0) if how.continuity == "blend" else None
         self._last: np.ndarray | None = None  # the chunk before, as the policy gave it
-        self.actor, self.arm, self.execute, self.seed = actor, arm, execute, seed
+        self.actor, self.arm, self.execute, self.seed = actor, arm, how.execute, seed
         self.period_s = 1.0 / spec.rate_hz
         self._chunks, self._base_m = chunks, np.asarray(base_m, float)
         self._actions = ActionMap(spec, arm, self._base_m)
@@ -87,8 +62,8 @@ class PolicyWorker:
         decision = (self._step - 1) // self.execute
         noise = self._temperature * policy_noise(self.seed, self._episode, decision, self.actor.noise_shape)
         prefix = None
-        if self._known and self._last is not None:
-            prefix = self._last[None, self.execute : self.execute + self._known]
+        if self._told and self._last is not None:
+            prefix = self._last[None, self.execute : self.execute + self._told]
         chunk = np.asarray(self.actor.act(self._buffer.window(_ROW), noise[None], prefix)[0], float)
         if not np.isfinite(chunk).all():
             raise HardwareError("The policy returned a non-finite action.", do="check the checkpoint")

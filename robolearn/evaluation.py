@@ -15,38 +15,31 @@ from robolearn.errors import ConfigError, RobolearnError
 from robolearn.intervals import Interval, bootstrap_mean, wilson
 from robolearn.outcomes import OutcomeLog
 from robolearn.past import with_past
-from robolearn.rollout import Continuity, Outcome, PolicyController, StepRecord, rollout
+from robolearn.plan import Execution
+from robolearn.rollout import Outcome, PolicyController, StepRecord, rollout
 from robolearn.spec import require
 
 __all__ = ["EvalConfig", "EvalResult", "evaluate", "evaluate_controller", "summarise", "write_json"]
 
 
 @dataclass(frozen=True)
-class EvalConfig:
-    """Which episodes are run and how a policy is executed in them."""
+class EvalConfig(Execution):
+    """Which episodes are run, and how a policy is executed in them."""
 
     episodes: int = 100
     num_envs: int = 32
     seed: int = 100_000  # evaluation seeds; training uses small ones
-    execute: int = 8  # actions executed of each chunk before the next decision
-    delay_steps: int = 0  # steps of inference latency to simulate
-    temperature: float = 1.0  # scale of the policy's noise; 0 takes the most typical chunk
-    continuity: Continuity = "none"  # what a chunk knows of the one before
     videos: int = 1  # episodes to film
 
     def __post_init__(self):
-        for name in ("episodes", "num_envs", "execute"):
+        super().__post_init__()
+        for name in ("episodes", "num_envs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"eval.{name} is too small.", found=getattr(self, name), expected="at least 1")
-        if self.delay_steps < 0 or not 0 <= self.temperature <= 10:
-            found = f"delay_steps {self.delay_steps}, temperature {self.temperature}"
-            raise ConfigError("eval is out of range.", found=found, expected="delay_steps >= 0, temperature 0 to 10")
 
     def controller(self, actor: Actor, rows: int) -> PolicyController:
         """Return what drives `rows` environments with `actor` as these options say."""
-        return PolicyController(
-            actor, rows, self.execute, self.seed, self.delay_steps, self.temperature, self.continuity
-        )
+        return PolicyController(actor, rows, self, self.seed)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,49 @@
 """Action chunks indexed by time. Simulation and hardware use this one plan."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 
-from robolearn.errors import NumericsError
+from robolearn.errors import ConfigError, NumericsError
 
-__all__ = ["BlendedPlan", "ChunkPlan"]
+__all__ = ["BlendedPlan", "ChunkPlan", "Continuity", "Execution"]
+
+Continuity = Literal["none", "committed", "rest", "blend"]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a policy's chunks are executed.
+
+    A new one is asked for every `execute` steps and arrives `delay_steps` after its observation. `continuity` says
+    what it knows of the one before: nothing, the actions `committed` by the delay, or its `rest` (real-time chunking,
+    arXiv 2506.07339); `blend` averages all chunks that predict an action. `temperature` scales the policy's noise:
+    below 1, samples keep to the likely actions, and 0 takes the most typical chunk.
+    """
+
+    execute: int = 8
+    delay_steps: int = 0
+    temperature: float = 1.0
+    continuity: Continuity = "none"
+
+    def __post_init__(self):
+        if self.execute < 1 or self.delay_steps < 0 or not 0 <= self.temperature <= 10:
+            raise ConfigError(
+                "Chunks cannot be executed like that.",
+                found=f"execute {self.execute}, delay_steps {self.delay_steps}, temperature {self.temperature}",
+                expected="execute >= 1, delay_steps >= 0, temperature 0 to 10",
+            )
+
+    def told(self, chunk: int) -> int:
+        """Return how many actions of a running chunk the next one is told; raises `ConfigError` for short chunks."""
+        if not self.delay_steps <= self.execute <= chunk - self.delay_steps:
+            raise ConfigError(
+                "A chunk is too short for this execution horizon and delay.",
+                found=f"execute {self.execute}, delay {self.delay_steps} of {chunk} steps",
+                expected="delay <= execute <= chunk - delay",
+            )
+        return {"committed": self.delay_steps, "rest": chunk - self.execute}.get(self.continuity, 0)
 
 
 class ChunkPlan:

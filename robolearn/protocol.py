@@ -15,8 +15,9 @@ from robolearn.contracts import Actor, Observations, VectorEnv
 from robolearn.errors import ConfigError
 from robolearn.evaluation import EvalConfig, EvalResult, evaluate, summarise
 from robolearn.outcomes import OutcomeLog
+from robolearn.plan import Execution
 from robolearn.provenance import versions
-from robolearn.rollout import Continuity, StepRecord, reset_rows
+from robolearn.rollout import StepRecord, reset_rows
 
 __all__ = ["PeerResets", "Protocol", "ProtocolTask", "ResetRanges", "evaluate_protocol"]
 
@@ -47,8 +48,8 @@ class ProtocolTask:
         return {**self.options, "name": self.env, "max_steps": self.horizon}
 
 
-@dataclass(frozen=True)
-class Protocol:
+@dataclass(frozen=True, kw_only=True)
+class Protocol(Execution):
     """Which episodes count, when they succeed, and how a policy is executed in them.
 
     `success`, `resets` and `source` say it in words; what decides are `tasks` and the numbers.
@@ -62,14 +63,11 @@ class Protocol:
     tasks: tuple[ProtocolTask, ...]
     episodes: int  # per task
     seed: int = 100_000
-    execute: int = 8
-    delay_steps: int = 0
-    temperature: float = 1.0
-    continuity: Continuity = "none"
 
     def __post_init__(self):
-        if not self.tasks or self.episodes < 1 or self.execute < 1:
-            found = f"{len(self.tasks)} tasks, {self.episodes} episodes, execute {self.execute}"
+        super().__post_init__()
+        if not self.tasks or self.episodes < 1:
+            found = f"{len(self.tasks)} tasks, {self.episodes} episodes"
             raise ConfigError(f"Protocol '{self.name}' is empty.", found=found, expected="at least one of each")
         names = [task.env for task in self.tasks]
         if len(set(names)) < len(names):

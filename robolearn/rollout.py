@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -10,11 +10,10 @@ from robolearn.buffer import ObservationBuffer
 from robolearn.contracts import Actor, Controller, Corrector, Expert, Observations, VectorEnv
 from robolearn.errors import EnvError
 from robolearn.past import PAST_ACTION
-from robolearn.plan import BlendedPlan, ChunkPlan
+from robolearn.plan import BlendedPlan, ChunkPlan, Execution
 from robolearn.seeding import derive_seed, generator, policy_noise
 
 __all__ = [
-    "Continuity",
     "Disturbance",
     "ExpertController",
     "Outcome",
@@ -27,8 +26,6 @@ __all__ = [
     "rollout",
     "steps",
 ]
-
-Continuity = Literal["none", "committed", "rest", "blend"]
 
 
 @dataclass(frozen=True)
@@ -158,38 +155,19 @@ def reset_rows(env: VectorEnv, fresh: np.ndarray, current: np.ndarray, seed: int
 class PolicyController:
     """Drives rows with an actor: observation history in, time-indexed chunks out.
 
-    A row asks for a new chunk every `execute` steps of its episode. With `delay_steps` > 0 the new
-    chunk arrives that many steps after its observation, as on a robot. Noise is a function of
-    (seed, episode, decision), times `temperature`: below 1, samples keep to the likely actions.
-    `continuity` says what a new chunk knows of the one before: nothing, the actions `committed` by the
-    delay, or its `rest`; `blend` averages all chunks that predict an action. An actor that can
-    `correct` corrects the action due in every step, from the newest observation.
+    Steps are counted in each row's episode. Noise is a function of (seed, episode, decision). An actor that
+    can `correct` corrects the action due in every step, from the newest observation.
     """
 
-    def __init__(
-        self,
-        actor: Actor,
-        rows: int,
-        execute: int,
-        seed: int,
-        delay_steps: int = 0,
-        temperature: float = 1.0,
-        continuity: Continuity = "none",
-    ):
+    def __init__(self, actor: Actor, rows: int, how: Execution, seed: int):
         spec = actor.spec
-        if execute < 1 or delay_steps > execute or execute + delay_steps > spec.chunk:
-            raise EnvError(
-                "A chunk is too short for this execution horizon and delay.",
-                found=f"execute {execute} + delay {delay_steps} of chunk {spec.chunk}",
-                expected="delay <= execute and 1 <= execute + delay <= chunk",
-            )
-        self.actor, self.execute, self.seed = actor, execute, seed
-        self.delay_steps, self.temperature = delay_steps, np.float32(temperature)
+        self.actor, self.execute, self.seed = actor, how.execute, seed
+        self.delay_steps, self.temperature = how.delay_steps, np.float32(how.temperature)
         self._period_s = 1.0 / spec.rate_hz
         self._buffer = ObservationBuffer(rows, spec.history, self._period_s)
         self._correct = actor.correct if isinstance(actor, Corrector) else None
-        self._known = {"committed": delay_steps, "rest": spec.chunk - execute}.get(continuity, 0)
-        plan = BlendedPlan if continuity == "blend" else ChunkPlan
+        self._told = how.told(spec.chunk)
+        plan = BlendedPlan if how.continuity == "blend" else ChunkPlan
         self._plan = plan(rows, spec.chunk, spec.action.dim, self._period_s)
         self._episode = np.full(rows, -1)
         self._step = np.zeros(rows, np.int64)
@@ -244,11 +222,11 @@ class PolicyController:
     def _decide(self, rows: np.ndarray) -> None:
         noise = self.noise(rows)
         now_s = self._step * self._period_s
-        running = (self._plan.index(now_s)[rows] >= 0) & (self._known > 0)
+        running = (self._plan.index(now_s)[rows] >= 0) & (self._told > 0)
         for told in (True, False):
             part = rows[running == told]
             if len(part):
-                prefix = self._plan.remaining(part, now_s)[:, : self._known] if told else None
+                prefix = self._plan.remaining(part, now_s)[:, : self._told] if told else None
                 chunks = self.actor.act(self._buffer.window(part), noise[running == told], prefix)
                 for row, chunk in zip(part, chunks, strict=True):
                     self._late[int(row)] = (int(self._step[row]), chunk)

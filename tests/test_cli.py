@@ -148,15 +148,12 @@ def test_a_folder_of_the_user_adds_choices(tmp_path):
 
 def test_a_sweep_is_the_product_of_its_lists():
     swept = list(jobs(Arguments(overrides=("ckpt=x", "eval.seed=1,2", "eval.execute=choice(4,8)"), multirun=True)))
-    assert [job.overrides for job in swept] == [
+    assert [job.overrides for _, job in swept] == [
         ("ckpt=x", f"eval.seed={seed}", f"eval.execute={execute}") for seed in (1, 2) for execute in (4, 8)
     ]
-    assert list(jobs(Arguments(overrides=("a=1",)))) == [Arguments(overrides=("a=1",))]
-    assert [job.value("seed") for job in jobs(Arguments(overrides=("seed=range(3)",), multirun=True))] == [
-        "0",
-        "1",
-        "2",
-    ]
+    assert list(jobs(Arguments(overrides=("a=1",)))) == [("", Arguments(overrides=("a=1",)))]
+    seeds = jobs(Arguments(overrides=("seed=range(3)",), multirun=True))
+    assert [(number, job.value("seed")) for number, job in seeds] == [("000", "0"), ("001", "1"), ("002", "2")]
 
 
 def test_arguments_split():

@@ -67,10 +67,13 @@ def choices(group: str, config_dir: str | None = None) -> list[str]:
         return [option for option in session.options(group) if option != _PLUG_IN]
 
 
-def jobs(arguments: Arguments) -> Iterator[Arguments]:
-    """Yield the arguments of every job of a multirun (Hydra's lists, ranges and choices), else one."""
+def jobs(arguments: Arguments) -> Iterator[tuple[str, Arguments]]:
+    """Yield the number and the arguments of every job of a multirun (Hydra's lists, ranges and choices).
+
+    A job that is not one of many has the number "".
+    """
     if not arguments.multirun:
-        yield arguments
+        yield "", arguments
         return
     with _one_error():
         axes = [
@@ -79,8 +82,8 @@ def jobs(arguments: Arguments) -> Iterator[Arguments]:
             else [str(override.input_line)]
             for override in OverridesParser.create().parse_overrides(list(arguments.overrides))
         ]
-    for chosen in product(*axes):
-        yield Arguments(arguments.names, tuple(chosen), False, arguments.config_dir)
+    for number, chosen in enumerate(product(*axes)):
+        yield f"{number:03d}", Arguments(arguments.names, tuple(chosen), False, arguments.config_dir)
 
 
 class _Session:

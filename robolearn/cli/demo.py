@@ -20,7 +20,7 @@ from robolearn.config import parse
 from robolearn.evaluation import evaluate_controller
 from robolearn.metrics import read_metrics
 from robolearn.report import write_report
-from robolearn.rollout import PolicyController, RandomController
+from robolearn.rollout import RandomController
 from robolearn.run import RunConfig, parse_run
 
 __all__ = ["Demo", "main", "parse_demo"]
@@ -45,8 +45,8 @@ class Demo:
 def main(arguments: Sequence[str]) -> None:
     """Run the loop once, or once per value of a sweep."""
     given = parse_arguments(arguments, _USAGE)
-    for number, single in enumerate(jobs(given)):
-        _run(single, f"{number:03d}" if given.multirun else "")
+    for number, single in jobs(given):
+        _run(single, number)
 
 
 def parse_demo(plain: Mapping[str, Any], out: Path) -> Demo:
@@ -98,9 +98,7 @@ def _baselines(demo: Demo, actor: PolicyActor) -> dict[str, Any]:
     env = build_env(demo.env, min(config.num_envs, config.episodes))
     controllers = {
         "random actions": RandomController(env, config.seed),
-        "untrained policy": PolicyController(
-            PolicyActor(untrained, actor.pipeline, actor.spec), env.num_envs, config.execute, config.seed
-        ),
+        "untrained policy": config.controller(PolicyActor(untrained, actor.pipeline, actor.spec), env.num_envs),
     }
     try:
         with progress("baselines", config.episodes * len(controllers), "episodes") as advance:

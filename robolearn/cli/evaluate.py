@@ -72,8 +72,8 @@ def main(arguments: Sequence[str]) -> None:
         openloop(arguments[1:])
         return
     given = parse_arguments(arguments, _USAGE)
-    for number, single in enumerate(jobs(given)):
-        _run(single, f"{number:03d}" if given.multirun else "")
+    for number, single in jobs(given):
+        _run(single, number)
 
 
 def _run(given: Arguments, number: str) -> None:

@@ -23,11 +23,11 @@ def main(arguments: Sequence[str]) -> int:
     if not given.names or given.names[0] not in known:
         name = given.names[0] if given.names else ""
         raise ConfigError(f"Unknown experiment '{name}'.", expected=suggest(name, known))
-    for number, single in enumerate(jobs(given)):
+    for number, single in jobs(given):
         overrides = (f"experiment={given.names[0]}", *single.overrides)
         root, run = ("rl", run_rl) if given.names[0].startswith("rl/") else ("train", run_training)
         plain = compose_config(root, Arguments((), overrides, False, given.config_dir))
-        status = run(plain, f"{number:03d}" if given.multirun else "", verb="reproduce")
+        status = run(plain, number, verb="reproduce")
         if status:
             return status
     return 0

@@ -36,8 +36,8 @@ Groups: algo, env, eval, experiment. A run goes on with `robolearn rl rl.resume=
 def main(arguments: Sequence[str]) -> int:
     """Improve one checkpoint, or one per value of a sweep."""
     given = parse_arguments(arguments, _USAGE)
-    for number, single in enumerate(jobs(given)):
-        status = run_rl(_plain(single), f"{number:03d}" if given.multirun else "")
+    for number, single in jobs(given):
+        status = run_rl(_plain(single), number)
         if status:
             return status
     return 0

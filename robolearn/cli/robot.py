@@ -25,8 +25,8 @@ from robolearn.hardware.record import Recorded
 from robolearn.hardware.teleop import open_device
 from robolearn.intervals import wilson
 from robolearn.members import load_member
+from robolearn.plan import Execution
 from robolearn.registry import resolve
-from robolearn.rollout import Continuity
 from robolearn.spec import Spec
 
 __all__ = ["RobotJob", "main"]
@@ -49,8 +49,8 @@ robot=twin/… runs on this machine, robot=ros2/… on a ROS 2 graph; simulated=
 computes. Limits are always on."""
 
 
-@dataclass(frozen=True)
-class RobotJob:
+@dataclass(frozen=True, kw_only=True)
+class RobotJob(Execution):
     """The resolved config of `robolearn robot`."""
 
     robot: RobotConfig
@@ -65,10 +65,6 @@ class RobotJob:
     action: Recorded = "joint_position"
     policy: Mapping[str, Any] | None = None
     member: str = ""  # of the mixture that was learned from: the dataset to act as
-    execute: int = 8
-    continuity: Continuity = "none"
-    delay_steps: int = 0
-    temperature: float = 1.0
     max_steps: int = 200
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     simulated: bool = False
@@ -76,6 +72,7 @@ class RobotJob:
     out: str | None = None
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("episodes", "max_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is too small.", found=getattr(self, name), expected="1 or more")
@@ -141,8 +138,8 @@ def _rollout(config: RobotJob, out: Path) -> dict[str, Any]:
         result = commands.rollout(
             config.robot,
             actor,
+            config,
             config.episodes,
-            config.execute,
             config.max_steps,
             config.seed,
             device,
@@ -150,9 +147,6 @@ def _rollout(config: RobotJob, out: Path) -> dict[str, Any]:
             config.task,
             config.simulated,
             config.action,
-            config.continuity,
-            config.delay_steps,
-            temperature=config.temperature,
         )
     rate = wilson(result["successes"], result["trials"])
     return {"success_rate": rate.value, "ci_low": rate.low, "ci_high": rate.high, **result}

@@ -34,8 +34,8 @@ data=auto data.path=DIR."""
 def main(arguments: Sequence[str]) -> int:
     """Train one run, or one per value of a sweep."""
     given = parse_arguments(arguments, _USAGE)
-    for number, single in enumerate(jobs(given)):
-        status = run_training(_plain(single), f"{number:03d}" if given.multirun else "")
+    for number, single in jobs(given):
+        status = run_training(_plain(single), number)
         if status:
             return status
     return 0

@@ -60,8 +60,7 @@ class Problem:
 
     def controller(self, rows: int, seed: int) -> PolicyController:
         """Return a controller of the clone."""
-        how = self.eval
-        return PolicyController(self.actor, rows, how.execute, seed, how.delay_steps, how.temperature, how.continuity)
+        return PolicyController(self.actor, rows, self.eval, seed)
 
     def encode(self, window: Observations) -> np.ndarray:
         """Return the normalised state [n,D] that ends histories [n,T,…]."""

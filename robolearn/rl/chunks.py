@@ -76,7 +76,7 @@ class _Deciding(PolicyController):
     """A controller that knows when it decided, and from which noise."""
 
     def __init__(self, actor: PolicyActor, rows: int, seed: int, how: EvalConfig, draw: Draw | None):
-        super().__init__(actor, rows, how.execute, seed, how.delay_steps, how.temperature, how.continuity)
+        super().__init__(actor, rows, how, seed)
         self._draw = draw
         self.decided = np.zeros(rows, bool)
         self.drawn = np.zeros((rows, *actor.noise_shape), np.float32)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from robolearn.contracts import VectorEnv
-from robolearn.errors import EnvError
+from robolearn.errors import ConfigError
+from robolearn.plan import Execution
 from robolearn.rollout import PolicyController, SmoothNoise, episode_seed, rollout, steps
 from robolearn.spec import ActionSpec, Feature, Spec
 
@@ -70,7 +71,7 @@ class ChunkOfTimes:
 @pytest.mark.parametrize("rows", [1, 2, 8])
 def test_every_step_gets_the_action_of_its_own_time(rows):
     env, actor = Counter(rows), ChunkOfTimes()
-    outcomes = rollout(env, PolicyController(actor, rows, execute=3, seed=0), range(11), seed=4)
+    outcomes = rollout(env, PolicyController(actor, rows, Execution(3), 0), range(11), seed=4)
     assert isinstance(env, VectorEnv)
     assert [outcome.episode for outcome in outcomes] == list(range(11))
     for outcome in outcomes:
@@ -86,14 +87,14 @@ def test_outcomes_and_actions_do_not_depend_on_the_number_of_rows():
     received = []
     for rows in (1, 3, 16):
         env = Counter(rows)
-        rollout(env, PolicyController(ChunkOfTimes(use_noise=True), rows, execute=2, seed=7), range(9), seed=7)
+        rollout(env, PolicyController(ChunkOfTimes(use_noise=True), rows, Execution(2), 7), range(9), seed=7)
         received.append(env.received)
     assert received[0] == received[1] == received[2]
 
 
 def test_histories_start_with_the_first_frame_and_never_mix_episodes():
     actor = ChunkOfTimes(history=3)
-    rollout(Counter(1), PolicyController(actor, 1, execute=1, seed=0), range(2), seed=0)
+    rollout(Counter(1), PolicyController(actor, 1, Execution(1), 0), range(2), seed=0)
     windows = np.concatenate(actor.windows)
     starts = windows[windows[:, -1] == 0]
     assert len(starts) == 2
@@ -104,18 +105,18 @@ def test_histories_start_with_the_first_frame_and_never_mix_episodes():
 
 def test_a_delayed_chunk_is_spliced_by_time_not_replayed():
     env = Counter(1)
-    rollout(env, PolicyController(ChunkOfTimes(chunk=6), 1, execute=3, seed=0, delay_steps=2), range(4), seed=1)
+    rollout(env, PolicyController(ChunkOfTimes(chunk=6), 1, Execution(3, 2), 0), range(4), seed=1)
     for actions in env.received.values():
         assert actions == list(range(len(actions)))
 
 
 def test_a_chunk_too_short_for_the_delay_is_refused():
-    with pytest.raises(EnvError, match="execute 3 \\+ delay 2 of chunk 4"):
-        PolicyController(ChunkOfTimes(chunk=4), 1, execute=3, seed=0, delay_steps=2)
+    with pytest.raises(ConfigError, match="execute 3, delay 2 of 4 steps"):
+        PolicyController(ChunkOfTimes(chunk=4), 1, Execution(3, 2), 0)
 
 
 def test_the_last_observation_is_the_one_before_the_reset():
-    for record in steps(Counter(2), PolicyController(ChunkOfTimes(), 2, execute=1, seed=0), range(5), seed=0):
+    for record in steps(Counter(2), PolicyController(ChunkOfTimes(), 2, Execution(1), 0), range(5), seed=0):
         count, next_count = (frame["observation.state"][:, 1] for frame in (record.obs, record.next_obs))
         assert (next_count[record.active] == count[record.active] + 1).all()
         assert len(record.finished) == (record.terminated | record.truncated)[record.active].sum()
@@ -124,13 +125,13 @@ def test_the_last_observation_is_the_one_before_the_reset():
 def test_disturbances_change_what_is_executed_and_not_the_label():
     env = Counter(2)
     records = list(
-        steps(env, PolicyController(ChunkOfTimes(), 2, execute=1, seed=0), range(4), 0, SmoothNoise(2, [0.5], seed=0))
+        steps(env, PolicyController(ChunkOfTimes(), 2, Execution(1), 0), range(4), 0, SmoothNoise(2, [0.5], seed=0))
     )
     assert all(np.array_equal(r.action[r.active, 0], r.obs["observation.state"][r.active, 1]) for r in records)
     assert all((r.executed != r.action).any() for r in records)
     again = Counter(3)
     rollout(
-        again, PolicyController(ChunkOfTimes(), 3, execute=1, seed=0), range(4), 0, disturbance=SmoothNoise(3, [0.5], 0)
+        again, PolicyController(ChunkOfTimes(), 3, Execution(1), 0), range(4), 0, disturbance=SmoothNoise(3, [0.5], 0)
     )
     assert again.received == env.received
 
@@ -153,8 +154,8 @@ def test_a_jam_is_carried_out_for_a_while_and_not_recorded():
 
 def test_temperature_scales_the_noise_of_every_decision():
     env, cold = Counter(1), Counter(1)
-    rollout(env, PolicyController(ChunkOfTimes(use_noise=True), 1, execute=2, seed=7), range(3), seed=7)
-    controller = PolicyController(ChunkOfTimes(use_noise=True), 1, execute=2, seed=7, temperature=0.0)
+    rollout(env, PolicyController(ChunkOfTimes(use_noise=True), 1, Execution(2), 7), range(3), seed=7)
+    controller = PolicyController(ChunkOfTimes(use_noise=True), 1, Execution(2, temperature=0.0), 7)
     rollout(cold, controller, range(3), seed=7)
     assert all(actions == list(range(len(actions))) for actions in cold.received.values())
     assert cold.received != env.received

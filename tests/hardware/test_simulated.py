@@ -12,6 +12,7 @@ from robolearn.hardware.limits import SafetyConfig
 from robolearn.hardware.ros_robot import RosRobotConfig
 from robolearn.hardware.simulated import SimulatedSession
 from robolearn.hardware.teleop import Scripted, Twist
+from robolearn.plan import Execution
 from robolearn.robots.panda import PANDA
 from robolearn.spec import ActionSpec, Feature, Spec
 
@@ -115,17 +116,17 @@ def test_a_session_ends_at_stop(config, sinks, open_sink):
 
 
 def test_rollouts_succeed_and_say_how(config):
-    result = commands.rollout(config, Seeker(), 2, execute=8, max_steps=120, seed=3, simulated=True)
+    result = commands.rollout(config, Seeker(), Execution(), 2, 120, seed=3, simulated=True)
     assert (result["successes"], result["trials"]) == (2, 2)
     assert [each["interventions"] for each in result["episodes"]] == [0, 0]
-    again = commands.rollout(config, Seeker(), 2, execute=8, max_steps=120, seed=3, simulated=True)
+    again = commands.rollout(config, Seeker(), Execution(), 2, 120, seed=3, simulated=True)
     assert again["episodes"] == result["episodes"]
 
 
 def test_who_acted_is_stored_per_step(config, sinks, open_sink):
     actor = Seeker(blind=True)
     result = commands.rollout(
-        config, actor, 1, 8, 40, seed=3, device=Helper(None, 10, back=25), open_sink=open_sink, simulated=True
+        config, actor, Execution(), 1, 40, seed=3, device=Helper(None, 10, back=25), open_sink=open_sink, simulated=True
     )
     (episode,) = result["episodes"]
     assert episode["interventions"] == 1
@@ -143,7 +144,7 @@ def test_who_acted_is_stored_per_step(config, sinks, open_sink):
 def test_a_discarded_rollout_is_not_recorded(config, sinks, open_sink):
     device = Scripted([Twist()] * 5 + [Twist(mark="discard")])
     options = {"device": device, "open_sink": open_sink, "simulated": True}
-    (episode,) = commands.rollout(config, Seeker(), 1, 8, 40, seed=3, **options)["episodes"]
+    (episode,) = commands.rollout(config, Seeker(), Execution(), 1, 40, seed=3, **options)["episodes"]
     assert (episode["steps"], episode["success"]) == (6, False)
     assert sinks[0].episodes == []
 
@@ -155,7 +156,7 @@ def test_a_human_takes_over_what_the_policy_made_hold(config, sinks, open_sink, 
     act = actor.act
     actor.act = lambda obs, noise, prefix=None: act(obs, noise) + np.eye(5)[0] * away_m
     options = {"device": Helper(None, 20), "open_sink": open_sink, "simulated": True}
-    result = commands.rollout(config, actor, 1, 8, 40, seed=3, **options)
+    result = commands.rollout(config, actor, Execution(), 1, 40, seed=3, **options)
     (episode,) = result["episodes"]
     assert (episode["interventions"], episode["human_steps"], episode["steps"]) == (1, 21, 40)
     assert episode["mode"] in ("run", "ramp_in")
@@ -175,7 +176,7 @@ def test_without_a_human_what_cannot_be_done_ends_the_episode_not_the_session(co
         return act(obs, noise) + np.eye(5)[0] * (3.0 if len(asked) == 1 else 0.0)
 
     actor.act = far_at_first
-    first, second = commands.rollout(config, actor, 2, execute=8, max_steps=120, seed=3, simulated=True)["episodes"]
+    first, second = commands.rollout(config, actor, Execution(), 2, 120, seed=3, simulated=True)["episodes"]
     assert (first["success"], first["steps"], first["mode"]) == (False, 1, "hold")
     assert "cannot reach" in first["problem"]
     assert (second["success"], second["problem"]) == (True, "")
@@ -199,9 +200,8 @@ class Rewinder:
 
 def test_a_rewound_arm_goes_back_along_its_way(config, sinks, open_sink):
     device = Rewinder()
-    result = commands.rollout(
-        config, Seeker(), 1, 8, 120, seed=3, device=device, open_sink=open_sink, simulated=True, action="ee_pose"
-    )
+    options = {"device": device, "open_sink": open_sink, "simulated": True, "action": "ee_pose"}
+    result = commands.rollout(config, Seeker(), Execution(), 1, 120, seed=3, **options)
     (episode,) = result["episodes"]
     assert (episode["success"], episode["interventions"], episode["human_steps"]) == (True, 1, 25)
     assert len(device.shown) == episode["steps"]
@@ -228,7 +228,7 @@ def test_a_logged_rollout_becomes_a_dataset(config, sinks, open_sink, tmp_path):
 
     file = tmp_path / "rollout.mcap"
     logged = replace(config, log=str(file))
-    result = commands.rollout(logged, Seeker(), 1, 8, 40, seed=3, open_sink=open_sink, simulated=True)
+    result = commands.rollout(logged, Seeker(), Execution(), 1, 40, seed=3, open_sink=open_sink, simulated=True)
     keys = {
         "observation.state": {"topic": "/joint_states", "joints": [*PANDA.joints, "finger_joint1"]},
         "action": {"topic": "/forward_position_controller/commands"},
@@ -259,7 +259,7 @@ def test_dds_on_a_simulated_clock_is_the_same(config):
     for wire in ("memory", "dds"):
         twin = TwinOptions("reach", "forward", wire=wire)
         made = replace(config, domain=65, twin=twin)
-        result = commands.rollout(made, Seeker(), 2, 8, 120, seed=3, simulated=True, first=1)
+        result = commands.rollout(made, Seeker(), Execution(), 2, 120, seed=3, simulated=True, first=1)
         outcomes.append((result["episodes"], result["status"]))
     assert [each["episode"] for each in outcomes[0][0]] == [1, 2]
     assert outcomes[0] == outcomes[1]
@@ -269,7 +269,7 @@ def test_a_real_robot_cannot_be_simulated(config):
     from dataclasses import replace
 
     with pytest.raises(HardwareError, match="Only a twin"):
-        commands.rollout(replace(config, twin=None), Seeker(), 1, 8, 10, simulated=True)
+        commands.rollout(replace(config, twin=None), Seeker(), Execution(), 1, 10, simulated=True)
 
 
 def test_a_twin_of_a_cell_in_a_file(tmp_path):

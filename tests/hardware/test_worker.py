@@ -7,11 +7,12 @@ import pytest
 
 pytest.importorskip("mujoco")
 
-from robolearn.errors import HardwareError, SpecError
+from robolearn.errors import ConfigError, HardwareError, SpecError
 from robolearn.hardware import commands
 from robolearn.hardware.deploy import RobotConfig, TwinOptions
 from robolearn.hardware.observe import ActionMap
 from robolearn.hardware.ros_robot import RosRobotConfig
+from robolearn.plan import Execution
 from robolearn.robots.panda import PANDA
 from robolearn.spec import ActionSpec, Feature, Spec
 
@@ -60,7 +61,7 @@ class Correcting(Seeker):
 
 def test_a_policy_that_corrects_every_step_is_refused():
     with pytest.raises(HardwareError, match="corrects its action in every step"):
-        commands.rollout(config(), Correcting(), 1, 8, 20, seed=3, simulated=True)
+        commands.rollout(config(), Correcting(), Execution(), 1, 20, seed=3, simulated=True)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,9 @@ def test_a_policy_that_corrects_every_step_is_refused():
 )
 def test_a_policy_reaches_through_the_whole_stack(controller, personality, latency_s):
     actor = Seeker()
-    result = commands.rollout(config(controller, personality, latency_s), actor, 1, 8, 120, seed=3, simulated=True)
+    result = commands.rollout(
+        config(controller, personality, latency_s), actor, Execution(), 1, 120, seed=3, simulated=True
+    )
     (episode,) = result["episodes"]
     assert episode["success"]
     assert episode["mode"] == "run"
@@ -78,7 +81,7 @@ def test_a_policy_reaches_through_the_whole_stack(controller, personality, laten
 @pytest.mark.parametrize(("arm", "controller", "personality"), [("ur5e", "forward", "ur"), ("kinova3", "jtc", "jtc")])
 def test_other_arms_reach(arm, controller, personality):
     made = replace(config(controller, personality), arm=arm)
-    result = commands.rollout(made, Seeker(), 1, 8, 160, seed=3, simulated=True)
+    result = commands.rollout(made, Seeker(), Execution(), 1, 160, seed=3, simulated=True)
     (episode,) = result["episodes"]
     assert (episode["success"], episode["mode"]) == (True, "run")
 
@@ -86,7 +89,7 @@ def test_other_arms_reach(arm, controller, personality):
 def test_a_policy_that_answers_nonsense_never_moves_the_arm():
     actor = Seeker()
     actor.act = lambda obs, noise, prefix=None: np.full((1, 16, 5), np.nan)
-    result = commands.rollout(config(), actor, 1, 8, 20, simulated=True)
+    result = commands.rollout(config(), actor, Execution(), 1, 20, simulated=True)
     (episode,) = result["episodes"]
     assert (episode["success"], episode["steps"], episode["mode"]) == (False, 1, "hold")
     assert "non-finite" in episode["problem"]
@@ -104,7 +107,7 @@ def test_the_noise_is_as_large_as_the_temperature(home):
         actor, chunks = Seeker(), Ring.create((16, 8))
         actor.noise_shape, act = (3,), actor.act
         actor.act = lambda obs, noise, prefix=None, t=temperature, act=act: seen.update({t: noise}) or act(obs, noise)
-        worker = PolicyWorker(actor, PANDA, chunks, np.array(BASE_M), execute=4, temperature=temperature)
+        worker = PolicyWorker(actor, PANDA, chunks, np.array(BASE_M), Execution(4, temperature=temperature))
         worker.begin(0)
         signals = {"observation.environment_state": np.zeros(6, np.float32)}
         worker.step(Reading(RobotState(1, PANDA.joints, home, np.zeros(7), 0.08), {}, signals, "reach"))
@@ -123,7 +126,7 @@ def test_committed_actions_are_the_prefix_of_the_next_chunk(home):
     act = actor.act
     actor.act = lambda obs, noise, prefix=None: given.append(prefix) or act(obs, noise)
     chunks = Ring.create((16, 8))
-    worker = PolicyWorker(actor, PANDA, chunks, np.array(BASE_M), execute=4, continuity="committed", delay_steps=3)
+    worker = PolicyWorker(actor, PANDA, chunks, np.array(BASE_M), Execution(4, 3, continuity="committed"))
     signals = {"observation.environment_state": np.array([0.1, 0, 1, 0, 0, 0])}
     for step in range(9):
         worker.step(Reading(RobotState(step, PANDA.joints, home, np.zeros(7), 0.08), {}, signals, "reach"))
@@ -134,10 +137,10 @@ def test_committed_actions_are_the_prefix_of_the_next_chunk(home):
     worker.begin(1)
     worker.step(Reading(RobotState(9, PANDA.joints, home, np.zeros(7), 0.08), {}, signals, "reach"))
     assert given[-1] is None
-    with pytest.raises(HardwareError, match="too short"):
-        PolicyWorker(actor, PANDA, chunks, np.array(BASE_M), execute=4, delay_steps=5)
-    with pytest.raises(HardwareError, match="too short"):
-        PolicyWorker(actor, PANDA, chunks, np.array(BASE_M), execute=14, delay_steps=3)
+    with pytest.raises(ConfigError, match="too short"):
+        PolicyWorker(actor, PANDA, chunks, np.array(BASE_M), Execution(4, 5))
+    with pytest.raises(ConfigError, match="too short"):
+        PolicyWorker(actor, PANDA, chunks, np.array(BASE_M), Execution(14, 3))
     chunks.remove()
 
 
@@ -172,7 +175,7 @@ def executed(continuity, delay, steps=33):
     from robolearn.hardware.worker import PolicyWorker
 
     ring = Ring.create((16, 8))
-    worker = PolicyWorker(Fickle(), PANDA, ring, np.zeros(3), execute=6, continuity=continuity, delay_steps=delay)
+    worker = PolicyWorker(Fickle(), PANDA, ring, np.zeros(3), Execution(6, delay, continuity=continuity))
     chunks, done = [], []
     for step in range(steps):
         targets = worker.step(Reading(RobotState(step, PANDA.joints, np.zeros(7), np.zeros(7), 0.08)))
@@ -202,13 +205,11 @@ def test_continuity_reaches_through_the_whole_stack(continuity, delay_steps):
     result = commands.rollout(
         config("forward", "ur", 0.1),
         Seeker(),
+        Execution(8, delay_steps, continuity=continuity),
         1,
-        8,
         120,
         seed=3,
         simulated=True,
-        continuity=continuity,
-        delay_steps=delay_steps,
     )
     (episode,) = result["episodes"]
     assert (episode["success"], episode["mode"]) == (True, "run")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from robolearn.errors import ConfigError, SpecError
-from robolearn.plan import BlendedPlan
+from robolearn.plan import BlendedPlan, Execution
 from robolearn.rollout import PolicyController
 from robolearn.spec import ActionSpec, Feature, Spec
 
@@ -33,7 +33,7 @@ def _drive(controller, steps):
 
 def test_the_rest_of_a_chunk_is_what_was_not_executed():
     actor = _Recorder()
-    _drive(PolicyController(actor, 1, execute=2, seed=0, continuity="rest"), 5)
+    _drive(PolicyController(actor, 1, Execution(2, continuity="rest"), 0), 5)
     assert actor.prefixes[0] is None
     np.testing.assert_array_equal(actor.prefixes[1], [2, 3, 4, 5])
     np.testing.assert_array_equal(actor.prefixes[2], [202, 203, 204, 205])
@@ -41,7 +41,7 @@ def test_the_rest_of_a_chunk_is_what_was_not_executed():
 
 def test_committed_actions_are_those_of_the_delay():
     actor = _Recorder()
-    _drive(PolicyController(actor, 1, execute=2, seed=0, delay_steps=1, continuity="committed"), 5)
+    _drive(PolicyController(actor, 1, Execution(2, 1, continuity="committed"), 0), 5)
     assert actor.prefixes[0] is None
     assert [list(prefix) for prefix in actor.prefixes[1:]] == [[2], [202]]
 

@@ -9,6 +9,7 @@ from robolearn.config import parse
 from robolearn.data.synthetic import record
 from robolearn.errors import ConfigError, SpecError
 from robolearn.past import PAST_ACTION, PastActions, with_past
+from robolearn.plan import Execution
 from robolearn.registry import resolve
 from robolearn.rollout import PolicyController
 from robolearn.run import parse_run
@@ -45,7 +46,7 @@ def test_the_runner_tells_what_was_executed():
             seen.append(obs[PAST_ACTION][0].tolist())
             return np.full((1, 2, 1), 7.0 + len(seen))
 
-    controller = PolicyController(Actor(), 1, 2, 0)
+    controller = PolicyController(Actor(), 1, Execution(2), 0)
     for _ in range(2):  # a second episode knows nothing of the first
         controller.begin(np.array([0]), np.array([0]), {})
         for _ in range(4):
@@ -111,7 +112,7 @@ def test_a_trained_policy_acts_with_its_past(bench, tmp_path):
     run = parse_run({"policy": policy, "data": data, "train": {"steps": 2}, "out": str(tmp_path / "run")})
     actor = robolearn.load(robolearn.train(run).checkpoint)
     assert actor.spec.observations[PAST_ACTION].shape == (3,)
-    controller = PolicyController(actor, 2, 2, 0)
+    controller = PolicyController(actor, 2, Execution(2), 0)
     controller.begin(np.array([0, 1]), np.array([0, 1]), {})
     for _ in range(5):
         action = controller.act({"observation.state": np.zeros((2, 3), np.float32)}, np.ones(2, bool))

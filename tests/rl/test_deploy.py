@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from robolearn.plan import Execution
 from robolearn.rollout import PolicyController
 from robolearn.serve.server import ServerConfig, _Session
 from robolearn.spec import ActionSpec, Feature, Spec
@@ -29,7 +30,7 @@ def _obs(value, rows=1):
 
 def test_a_rollout_corrects_every_action_from_the_newest_observation():
     actor = Corrects()
-    controller = PolicyController(actor, 2, execute=3, seed=0)
+    controller = PolicyController(actor, 2, Execution(3), 0)
     controller.begin(np.arange(2), np.arange(2), _obs(0, 2))
     active = np.array([True, False])
     found = [float(controller.act(_obs(step, 2), active)[0, 0]) for step in range(5)]
