@@ -10,7 +10,7 @@ from robolearn.contracts import Batch
 from robolearn.errors import ConfigError
 from robolearn.policies.around import AroundConfig, AroundPolicy
 from robolearn.policies.common import check_prefix, pin_prefix
-from robolearn.rl.networks import flat_state, mlp, state_size
+from robolearn.rl.networks import mlp, state_of, state_size
 from robolearn.spec import Spec
 
 __all__ = ["OneStepConfig", "OneStepPolicy"]
@@ -40,14 +40,14 @@ class OneStepPolicy(AroundPolicy):
         if not size:
             raise ConfigError("There is no noise to begin with.", found=type(base).__name__, do="clone a flow policy")
         outputs = self.spec.chunk * self.spec.action.dim
-        self.actor = mlp(state_size(self.spec) + size, config.width, config.depth, outputs)
+        self.actor = mlp(state_size(base) + size, config.width, config.depth, outputs)
         self.register_buffer("ready", torch.zeros(()))
 
     def sample(self, obs: Batch, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
         if not self.ready:
             return self.base.sample(obs, noise, prefix)
         check_prefix(self.spec, prefix)
-        return pin_prefix(self.act(flat_state(obs, self.spec), noise), prefix)
+        return pin_prefix(self.act(state_of(self.base, obs), noise), prefix)
 
     def act(self, state: Tensor, noise: Tensor) -> Tensor:
         """Return chunks [B,K,A] for states [B,D] and noise [B,…]."""

@@ -17,7 +17,7 @@ from robolearn.errors import ConfigError
 from robolearn.policies.around import AroundConfig, AroundPolicy
 from robolearn.policies.common import parameter_groups
 from robolearn.rl.critics import CriticConfig
-from robolearn.rl.networks import flat_state, mlp, state_size
+from robolearn.rl.networks import mlp, state_of, state_size
 from robolearn.spec import Spec
 
 __all__ = ["ChosenConfig", "ChosenPolicy", "ResidualConfig", "ResidualPolicy"]
@@ -87,7 +87,7 @@ class _StepPolicy(AroundPolicy):
 
     def correct(self, obs: Batch, action: Tensor) -> Tensor:
         """Return actions [B,A] in real units for histories `obs` and the chunk's `action` [B,A]."""
-        return self.real(self.propose(flat_state(obs, self.spec), self.scaled(action)))
+        return self.real(self.propose(state_of(self.base, obs), self.scaled(action)))
 
     def scaled(self, action: Tensor) -> Tensor:
         """Return real actions in [-1, 1]."""
@@ -105,7 +105,7 @@ class ResidualPolicy(_StepPolicy):
 
     def __init__(self, config: ResidualConfig, base: Any):
         dim = base.spec.action.dim
-        super().__init__(base, mlp(state_size(base.spec) + dim, config.width, config.depth, dim))
+        super().__init__(base, mlp(state_size(base) + dim, config.width, config.depth, dim))
         self.register_buffer("scale", _scales(config, dim), persistent=False)
 
     def residual(self, state: Tensor, action: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class ChosenPolicy(_StepPolicy):
     ready: Tensor
 
     def __init__(self, config: ChosenConfig, base: Any):
-        dim, size = base.spec.action.dim, state_size(base.spec)
+        dim, size = base.spec.action.dim, state_size(base)
         super().__init__(base, mlp(size, config.width, config.depth, dim))
         self.critics = config.critics.build(size + dim)
         self.register_buffer("ready", torch.zeros(()))  # 0 until the critics have learned: the chunk's action is taken

@@ -9,7 +9,7 @@ from torch import Tensor
 from robolearn.contracts import Batch
 from robolearn.errors import ConfigError
 from robolearn.policies.around import AroundConfig, AroundPolicy
-from robolearn.rl.networks import flat_state, mlp, state_size
+from robolearn.rl.networks import mlp, state_of, state_size
 from robolearn.spec import Spec
 
 __all__ = ["SteeredConfig", "SteeredPolicy"]
@@ -51,11 +51,11 @@ class SteeredPolicy(AroundPolicy):
             )
         self.config = config
         self.size = dim if config.shared else rows * dim
-        self.actor = mlp(state_size(self.spec), config.width, config.depth, 2 * self.size)
+        self.actor = mlp(state_size(base), config.width, config.depth, 2 * self.size)
         self.register_buffer("ready", torch.zeros(()))
 
     def sample(self, obs: Batch, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
-        mean, _ = self.gaussian(flat_state(obs, self.spec))
+        mean, _ = self.gaussian(state_of(self.base, obs))
         chosen = self.config.bound * mean.tanh()
         return self.base.sample(obs, torch.where(self.ready > 0, self.whole(chosen), noise), prefix)
 

@@ -10,7 +10,7 @@ from robolearn.contracts import Batch
 from robolearn.errors import ConfigError
 from robolearn.policies.around import AroundConfig, AroundPolicy
 from robolearn.rl.critics import CriticConfig
-from robolearn.rl.networks import flat_state, state_size
+from robolearn.rl.networks import state_of, state_size
 from robolearn.spec import Spec
 
 __all__ = ["ValuedConfig", "ValuedPolicy"]
@@ -42,10 +42,10 @@ class ValuedPolicy(AroundPolicy):
     def __init__(self, config: ValuedConfig, base: Any):
         super().__init__(base)
         self.rows = config.rows
-        self.critics = config.critics.build(state_size(self.spec) + config.rows * self.spec.action.dim)
+        self.critics = config.critics.build(state_size(base) + config.rows * self.spec.action.dim)
         self.register_buffer("ready", torch.zeros(()))
 
     def score(self, obs: Batch, actions: Tensor) -> Tensor:
         """Return how good chunks [B,K,A] are [B]."""
-        x = torch.cat([flat_state(obs, self.spec), actions[:, : self.rows].flatten(1)], -1)
+        x = torch.cat([state_of(self.base, obs), actions[:, : self.rows].flatten(1)], -1)
         return self.ready * self.critics.value(x).mean(0)

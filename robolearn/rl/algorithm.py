@@ -14,7 +14,7 @@ from robolearn.contracts import Batch, Observations
 from robolearn.errors import EnvError
 from robolearn.evaluation import EvalConfig
 from robolearn.rl.collect import Explorer, Trajectory
-from robolearn.rl.networks import flat_state, state_size
+from robolearn.rl.networks import state_of, state_size
 from robolearn.rollout import PolicyController
 from robolearn.spec import Spec
 
@@ -43,7 +43,7 @@ class Problem:
     @property
     def state_size(self) -> int:
         """D of `encode`."""
-        return state_size(self.inner)
+        return state_size(self.actor.policy)
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:
@@ -63,9 +63,9 @@ class Problem:
         return PolicyController(self.actor, rows, self.eval, seed)
 
     def encode(self, window: Observations) -> np.ndarray:
-        """Return the normalised state [n,D] that ends histories [n,T,…]."""
+        """Return the state [n,D] (`networks.state_of`) that ends histories [n,T,…]."""
         with torch.inference_mode():
-            return flat_state(self.actor.encode(window), self.inner).cpu().numpy()
+            return state_of(self.actor.policy, self.actor.encode(window)).cpu().numpy()
 
     def batch(self, window: Observations, chunk: np.ndarray, pad: np.ndarray) -> Batch:
         """Return histories [n,T,…] and raw chunks [n,K,A], of which `pad` [n,K] is padding, as in training."""

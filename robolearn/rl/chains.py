@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from robolearn.contracts import Batch
 from robolearn.errors import ConfigError
-from robolearn.rl.networks import flat_state, mlp, state_size
+from robolearn.rl.networks import mlp, state_of, state_size
 from robolearn.spec import Spec
 
 __all__ = ["Chain", "ChainConfig", "Chained", "Steps", "gaussian_kl", "noise_basis"]
@@ -104,7 +104,7 @@ class Chain(nn.Module):
         self.register_buffer("basis", noise_basis(self.spec.chunk, config.cosines), persistent=False)
         self.deviations = None
         if config.learned:
-            self.deviations = mlp(state_size(self.spec) + self.steps, config.width, 2, self.spec.action.dim)
+            self.deviations = mlp(state_size(self.policy) + self.steps, config.width, 2, self.spec.action.dim)
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -137,7 +137,7 @@ class Chain(nn.Module):
         move = self.policy.transitions(obs, count, self.config.eta)
         if self.deviations is None:
             return move, None
-        state = flat_state(obs, self.spec)
+        state = state_of(self.policy, obs)
         steps = torch.eye(self.steps)
         given = [self.deviations(torch.cat([state, one.expand(count, -1)], -1)) for one in steps]
         share = torch.stack(given, 1).sigmoid()

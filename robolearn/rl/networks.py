@@ -3,27 +3,36 @@
 import torch
 from torch import Tensor, nn
 
-from robolearn.contracts import Batch
+from robolearn.contracts import Batch, Policy
 from robolearn.errors import SpecError
 from robolearn.spec import Spec
 
-__all__ = ["Standardised", "familiar", "flat_state", "mlp", "standardise", "state_size"]
+__all__ = ["Standardised", "familiar", "mlp", "standardise", "state_of", "state_size"]
 
 _FAR = 5.0  # deviations
 
 
-def flat_state(batch: Batch, spec: Spec) -> Tensor:
-    """Return the newest normalised signals [B,D] of histories [B,T,…], in the order of the spec."""
-    parts = [batch[key][:, -1].flatten(1) for key in _signals(spec)]
+def state_of(policy: Policy, obs: Batch) -> Tensor:
+    """Return what is learned from [B,D]: the newest normalised signals of histories [B,T,…], in the order of the spec.
+
+    Of a frozen `policy` that looks at more (pictures, words, points) also the chunk that it would begin now, without
+    noise: what it makes of them, in few numbers, whatever it is built of.
+    """
+    signals = _signals(policy.spec)
+    parts = [obs[key][:, -1].flatten(1) for key in signals]
+    if _looks(policy.spec):
+        noise = parts[0].new_zeros(len(parts[0]), *policy.noise_shape)
+        parts.append(policy.sample(obs, noise).detach().flatten(1))
     return torch.cat(parts, 1)
 
 
-def state_size(spec: Spec) -> int:
-    """Return D of `flat_state` for a spec after the transforms; raises `SpecError` without signals."""
-    signals = _signals(spec)
+def state_size(policy: Policy) -> int:
+    """Return D of `state_of`; raises `SpecError` without signals."""
+    spec, signals = policy.spec, _signals(policy.spec)
     if not signals:
         raise SpecError("There is no signal to learn values from.", found=", ".join(spec.observations) or "nothing")
-    return sum(torch.Size(spec.observations[key].shape).numel() for key in signals)
+    size = sum(spec.observations[key].size for key in signals)
+    return size + (spec.chunk * spec.action.dim if _looks(spec) else 0)
 
 
 def familiar(state: Tensor, most: float = 3.0) -> Tensor:
@@ -82,3 +91,7 @@ def mlp(inputs: int, width: int, depth: int, outputs: int) -> nn.Sequential:
 
 def _signals(spec: Spec) -> list[str]:
     return [key for key, feature in spec.observations.items() if feature.kind == "signal"]
+
+
+def _looks(spec: Spec) -> bool:
+    return any(feature.kind != "signal" for feature in spec.observations.values())

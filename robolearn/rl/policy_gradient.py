@@ -24,7 +24,7 @@ from robolearn.rl.chunks import ChunkExplorer, chunk_transitions, cloning_batch,
 from robolearn.rl.collect import Trajectory
 from robolearn.rl.critics import CriticConfig
 from robolearn.rl.learning import Trained
-from robolearn.rl.networks import familiar, flat_state, standardise
+from robolearn.rl.networks import familiar, standardise, state_of
 from robolearn.rl.replay import Replay
 from robolearn.seeding import derive_seed, generator
 
@@ -158,7 +158,7 @@ class PolicyGradient:
         obs = self.problem.actor.encode(_join([window_of(t, d.step) for t, d in zip(seen, found, strict=True)]))
         ends = self.problem.encode(_join([window_of(t, np.array([len(t)])) for t in seen]))
         noise = np.concatenate([t.notes["noise"][d.step] for t, d in zip(seen, found, strict=True)])
-        state = flat_state(obs, self.problem.inner)
+        state = state_of(self.problem.actor.policy, obs)
         if not self.rounds:
             standardise(state, self.values)
         with torch.no_grad():

@@ -1,6 +1,6 @@
 """Rewards learned from demonstrations: what success looks like, and how far along a state is.
 
-Both are small networks over the normalised state (`networks.flat_state`), fitted before the first step and, to
+Both are small networks over the normalised state (`networks.state_of`), fitted before the first step and, to
 the same weights, when a run resumes. Whether an episode succeeded is still the environment's word.
 """
 

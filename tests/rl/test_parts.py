@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from robolearn.errors import CheckpointError, ConfigError, DataError
+from robolearn.errors import CheckpointError, ConfigError, DataError, SpecError
+from robolearn.registry import configure
 from robolearn.rl.advantages import by_decision, gae, group_advantage, n_step
 from robolearn.rl.collect import Trajectories, Trajectory, demonstrations
 from robolearn.rl.critics import CriticConfig, hl_gauss
 from robolearn.rl.learning import Critics, Trained
-from robolearn.rl.networks import familiar, mlp, standardise
+from robolearn.rl.networks import familiar, mlp, standardise, state_of, state_size
 from robolearn.rl.replay import Replay, symmetric, transitions
 from robolearn.rollout import Outcome, StepRecord
 from robolearn.seeding import generator
@@ -269,3 +270,25 @@ def test_the_slow_copy_follows_and_comes_back():
     again.restore(trained.state())
     assert again.slow.weight.item() == trained.slow.weight.item()
     assert again.module.weight.item() == trained.module.weight.item()
+
+
+def _policy(observations, history=2):
+    network = {"name": "mlp", "width": 16, "depth": 1}
+    encoder = {"image": {"name": "conv", "stages": [4, 8]}}
+    options = {"name": "flow", "history": history, "chunk": 3, "network": network, "encoder": encoder}
+    torch.manual_seed(0)
+    return configure("policy", options, "policy").build(Spec(observations, ActionSpec(2), rate_hz=10.0)).eval()
+
+
+def test_what_is_learned_from_holds_what_pictures_say():
+    signal, picture = Feature("signal", (5,)), Feature("image", (3, 16, 16))
+    plain, seeing = _policy({"state": signal}), _policy({"state": signal, "camera": picture})
+    obs = {"state": torch.randn(4, 2, 5), "camera": torch.rand(4, 2, 3, 16, 16)}
+    assert torch.equal(state_of(plain, obs), obs["state"][:, -1])
+    state = state_of(seeing, obs)
+    assert (state_size(plain), state_size(seeing)) == (5, 5 + 3 * 2) == (5, state.shape[1])
+    other = state_of(seeing, {**obs, "camera": torch.rand(4, 2, 3, 16, 16)})
+    assert torch.equal(state[:, :5], other[:, :5])
+    assert not torch.isclose(state[:, 5:], other[:, 5:]).all(1).any()
+    with pytest.raises(SpecError, match="no signal"):
+        state_size(_policy({"camera": picture}))
