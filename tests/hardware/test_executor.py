@@ -351,10 +351,10 @@ def test_a_file_that_is_no_ring_is_refused(tmp_path):
 
 
 def test_the_newest_record_is_read():
-    ring = Ring.create((1,), slots=4)
+    ring = Ring.create((2, 1), slots=4)
     assert ring.latest() is None
     for number in range(1, 7):
-        ring.write(number, np.full(1, float(number)))
+        ring.write(number, np.full((2, 1), float(number)))
         assert ring.latest().number == number
     ring.remove()
 
