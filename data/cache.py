@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from robolearn.contracts import EpisodeSource
-from robolearn.data.files import sync_folder
 from robolearn.data.progress import bar
 from robolearn.data.windows import Windows, build_windows
 from robolearn.errors import DataError
+from robolearn.files import fsync_folder
 
 __all__ = ["build_cached_windows", "cache_folder", "cached_images", "fingerprint"]
 
@@ -113,7 +113,7 @@ def _build(source: EpisodeSource, keys: Sequence[str], target: Path, size: tuple
         with (temporary / f"{key}.npy").open("rb") as file:
             os.fsync(file.fileno())
     os.replace(temporary, target)
-    sync_folder(target.parent)
+    fsync_folder(target.parent)
 
 
 def _resized(frames: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:

@@ -16,11 +16,12 @@ import pyarrow.json as arrow_json
 import pyarrow.parquet as pq
 
 from robolearn.data import stats as statistics
-from robolearn.data.files import read_json, sync_folder, write_json
+from robolearn.data.files import read_json, write_json
 from robolearn.data.journal import Entry, Journal
 from robolearn.data.lerobot_v3 import LeRobotReader
 from robolearn.data.tables import open_parquet, read_parquet
 from robolearn.data.video import join, probe
+from robolearn.files import fsync_folder
 from robolearn.spec import Spec
 
 __all__ = ["compact", "dataset_stats"]
@@ -267,4 +268,4 @@ class _replacing:
         with self.temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(self.temporary, self.path)
-        sync_folder(self.path.parent)
+        fsync_folder(self.path.parent)

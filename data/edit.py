@@ -16,12 +16,13 @@ from robolearn.config import parse
 from robolearn.contracts import EpisodeSource
 from robolearn.data.detect import OpenOptions, detect
 from robolearn.data.exports import write_lerobot
-from robolearn.data.files import positive, sync_folder
+from robolearn.data.files import positive
 from robolearn.data.lerobot_v2 import write_v2
 from robolearn.data.lerobot_writer import WriterOptions
 from robolearn.data.verify import verify_source
 from robolearn.data.views import Span, View, succeeded, whole
 from robolearn.errors import ConfigError, DataError
+from robolearn.files import fsync_folder
 from robolearn.seeding import generator
 
 __all__ = ["EditOptions", "edit"]
@@ -86,7 +87,7 @@ def edit(arguments: Mapping[str, Any]) -> dict[str, Any]:
     result["former"] = _swap(temporary, target) if not given.out else None
     if given.out:
         os.replace(temporary, target)
-        sync_folder(target.parent)
+        fsync_folder(target.parent)
     return result
 
 
@@ -182,5 +183,5 @@ def _swap(temporary: Path, target: Path) -> str:
     former = target.with_name(target.name + _FORMER)
     os.replace(target, former)
     os.replace(temporary, target)
-    sync_folder(target.parent)
+    fsync_folder(target.parent)
     return str(former)

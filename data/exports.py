@@ -14,11 +14,11 @@ import numpy as np
 from robolearn.contracts import EpisodeSource
 from robolearn.data.arrow import png
 from robolearn.data.cdr import encode_message, standard_definitions
-from robolearn.data.files import written_aside
 from robolearn.data.frames import extras, metadata_of
 from robolearn.data.lerobot_writer import LeRobotWriter, WriterOptions
 from robolearn.data.progress import bar
 from robolearn.errors import DataError
+from robolearn.files import written_aside
 from robolearn.spec import Spec
 
 __all__ = ["write_lerobot", "write_mcap", "write_robomimic", "write_zarr"]

@@ -3,24 +3,20 @@
 import json
 import math
 import os
-import shutil
 import tempfile
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from robolearn.errors import DataError
+from robolearn.files import fsync_folder
 
 __all__ = [
     "inside",
     "is_leftover",
     "positive",
     "read_json",
-    "sync_folder",
     "write_atomic",
     "write_json",
-    "written_aside",
 ]
 
 _JSON_LIMIT_BYTES = 256 * 2**20
@@ -67,48 +63,12 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
-
-
-@contextmanager
-def written_aside(path: Path) -> Generator[Path]:
-    """Yield a temporary place beside `path`; what the block leaves there, file or folder, then becomes `path`.
-
-    A block that fails leaves nothing. Raises `DataError` when `path` holds something.
-    """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise DataError(f"{path} exists.", do="pick an empty or new path")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    _remove(temporary)  # of a run that was killed
-    try:
-        yield temporary
-    except BaseException:
-        _remove(temporary)
-        raise
-    os.replace(temporary, path)
-    sync_folder(path.parent)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    fsync_folder(path.parent)
 
 
 def is_leftover(path: Path) -> bool:
     """Return whether `path` is a temporary file of an interrupted write."""
     return path.name.startswith(".") and path.name.endswith(".tmp")
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and removals inside `folder` durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def inside(root: Path, relative: str, what: str) -> Path:

@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robolearn.data.files import inside, sync_folder, write_atomic
+from robolearn.data.files import inside, write_atomic
 from robolearn.errors import DataError
+from robolearn.files import fsync_folder
 
 __all__ = ["FOLDER", "Entry", "Journal", "entries"]
 
@@ -60,7 +61,7 @@ class Journal:
         for path in self.folder.iterdir():
             if path.name not in known and path.is_file():
                 path.unlink()
-        sync_folder(self.folder)
+        fsync_folder(self.folder)
 
     def put(self, name: str, content: memoryview | bytes) -> tuple[int, str]:
         """Write one file durably; returns its size and SHA-256."""
@@ -74,7 +75,7 @@ class Journal:
             os.fsync(file.fileno())
         size = path.stat().st_size
         os.replace(path, self.folder / name)
-        sync_folder(self.folder)
+        fsync_folder(self.folder)
         return size, digest
 
     def acknowledge(self, entry: Entry) -> None:
@@ -94,7 +95,7 @@ class Journal:
         finally:
             os.close(handle)
         if size is None:
-            sync_folder(self.folder)
+            fsync_folder(self.folder)
         self.entries.append(entry)
 
     def clear(self) -> None:
@@ -102,7 +103,7 @@ class Journal:
         for path in self.folder.iterdir():
             if path.name != _MANIFEST and path.is_file():
                 path.unlink()
-        sync_folder(self.folder)
+        fsync_folder(self.folder)
         (self.folder / _MANIFEST).unlink(missing_ok=True)
         self.folder.rmdir()
         self.entries = []

@@ -17,10 +17,11 @@ from robolearn.config import parse
 from robolearn.contracts import EpisodeSource
 from robolearn.data.arrow import png
 from robolearn.data.detect import OpenOptions
-from robolearn.data.files import write_atomic, written_aside
+from robolearn.data.files import write_atomic
 from robolearn.data.progress import bar
 from robolearn.data.video import VideoOptions, encode
 from robolearn.errors import ConfigError, DataError, MissingLibraryError
+from robolearn.files import written_aside
 
 __all__ = ["ViewOptions", "view"]
 

@@ -5,12 +5,23 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from robolearn.errors import RobolearnError
+from robolearn.errors import DataError, RobolearnError
 
-__all__ = ["fsync_folder", "inside", "plain_json", "publish_folder", "read_json", "sha256", "write_file"]
+__all__ = [
+    "fsync_folder",
+    "inside",
+    "plain_json",
+    "publish_folder",
+    "read_json",
+    "sha256",
+    "write_file",
+    "written_aside",
+]
 
 _LIMIT_BYTES = 64 << 20
 _LIMIT_DEPTH = 64
@@ -81,8 +92,35 @@ def publish_folder(temporary: Path, final: Path) -> None:
     shutil.rmtree(former, ignore_errors=True)
 
 
+@contextmanager
+def written_aside(path: Path) -> Generator[Path]:
+    """Yield a temporary place beside `path`; what the block leaves there, file or folder, then becomes `path`.
+
+    A block that fails leaves nothing. Raises `DataError` when `path` holds something.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise DataError(f"{path} exists.", do="pick an empty or new path")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    _remove(temporary)  # of a run that was killed
+    try:
+        yield temporary
+    except BaseException:
+        _remove(temporary)
+        raise
+    os.replace(temporary, path)
+    fsync_folder(path.parent)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def fsync_folder(folder: Path) -> None:
-    """Make renames inside `folder` durable."""
+    """Make renames and removals inside `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

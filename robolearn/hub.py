@@ -12,7 +12,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from robolearn.errors import DataError, MissingLibraryError, RobolearnError
-from robolearn.files import read_json
+from robolearn.files import read_json, written_aside
 
 __all__ = ["card", "folder_kind", "pull", "push"]
 
@@ -62,16 +62,12 @@ def pull(source: str, folder: Path, revision: str | None = None, kind: Kind = "m
 
 @contextmanager
 def _staged(folder: Path) -> Generator[Path]:
-    """Yield a place beside `folder`, which what the block leaves there becomes; a block that fails leaves nothing."""
-    staged = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(staged, ignore_errors=True)  # of a copy that was killed
+    """Yield a place to copy to, which becomes `folder` (`written_aside`); raises `DataError` where that fails."""
     try:
-        yield staged
-        staged.rename(folder)
+        with written_aside(folder) as staged:
+            yield staged
     except shutil.Error as error:  # of each file; the first says it
         raise DataError(f"{folder} cannot be written.", found=error.args[0][0][2]) from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
 
 
 def folder_kind(folder: Path) -> Kind:

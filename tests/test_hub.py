@@ -82,18 +82,18 @@ def test_damage_is_found_on_both_ways(model, tmp_path):
 
 
 def test_a_copy_that_failed_or_was_killed_is_made_again(model, tmp_path):
-    (tmp_path / ".shelf.part" / "odd").mkdir(parents=True)  # of a copy that was killed
+    (tmp_path / ".shelf.tmp" / "odd").mkdir(parents=True)  # of a copy that was killed
     (tmp_path / "result.json").write_text("NaN")
     with pytest.raises(DataError, match="not readable JSON"):
         push(model, str(tmp_path / "shelf"))
     (tmp_path / "result.json").write_text("{}")
     push(model, str(tmp_path / "shelf"))
-    (tmp_path / ".back.part").mkdir()
+    (tmp_path / ".back.tmp").mkdir()
     assert (pull(str(tmp_path / "shelf"), tmp_path / "back") / "spec.json").is_file()
     (tmp_path / "odd").mkdir()
     with pytest.raises(DataError, match="odd is neither"):
         pull(str(tmp_path / "odd"), tmp_path / "new")
-    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".part")]
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
 
 
 def test_what_is_neither_is_refused(tmp_path):
