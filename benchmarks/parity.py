@@ -23,12 +23,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import robolearn
 from robolearn.benchmark import Options, Row, finish
 from robolearn.collect import CollectConfig, collect
-from robolearn.contracts import Actor, Controller, Observations
+from robolearn.contracts import Actor
 from robolearn.evaluation import EvalConfig
 from robolearn.hardware import commands
 from robolearn.hardware.deploy import RobotConfig, TwinOptions
@@ -39,8 +37,7 @@ from robolearn.registry import resolve
 from robolearn.rollout import ExpertController
 from robolearn.run import parse_run
 
-SEED, EXECUTE, STEPS, PIECE = 100_000, 2, 300, 10  # two steps of 50 ms: ten chunks a second
-RATE_HZ, TURN_RAD_S = 20.0, 1.0
+SEED, EXECUTE, STEPS, PIECE, RATE_HZ = 100_000, 2, 300, 10, 20.0  # two steps of 50 ms: ten chunks a second
 
 
 @dataclass(frozen=True)
@@ -69,27 +66,6 @@ def twin_of(twin: TwinOptions, rate_hz: float) -> RobotConfig:
     )
     domain = os.getpid() % 100  # nobody else's on this machine
     return RobotConfig(domain=domain, ros=ros, base_m=(-0.56, 0.0, 0.912), twin=twin)
-
-
-class Paced:
-    """A controller whose tool targets move no faster than given; `contracts.Controller`."""
-
-    def __init__(self, controller: Controller, rows: int, pace_m_s: float):
-        self._controller = controller
-        self._step_m, self._step_rad = pace_m_s / RATE_HZ, TURN_RAD_S / RATE_HZ
-        self._target = np.zeros((rows, 4))
-
-    def begin(self, rows: np.ndarray, episodes: np.ndarray, obs: Observations) -> None:
-        self._controller.begin(rows, episodes, obs)
-        self._target[rows] = obs["observation.state"][rows, :4]
-
-    def act(self, obs: Observations, active: np.ndarray) -> np.ndarray:
-        action = self._controller.act(obs, active)
-        away = action[:, :4] - self._target
-        far_m = np.linalg.norm(away[:, :3], axis=1, keepdims=True)
-        self._target[:, :3] += away[:, :3] * np.minimum(1.0, self._step_m / np.maximum(far_m, 1e-9))
-        self._target[:, 3] += np.clip(away[:, 3], -self._step_rad, self._step_rad)
-        return np.concatenate([self._target, action[:, 4:]], 1)
 
 
 def main() -> None:
@@ -133,8 +109,8 @@ def learn(setting: Setting, folder: Path) -> Path:
         return folder / "run"
     env = robolearn.make_env("pick_place", num_envs=50, options={"max_steps": STEPS})
     sink = resolve("sink", "lerobot")(folder / "dataset", env.spec, {})
-    expert = Paced(ExpertController(env.expert(), 0), env.num_envs, setting.pace_m_s)
-    collect(env, expert, sink, CollectConfig(setting.demonstrations, env.num_envs))
+    config = CollectConfig(setting.demonstrations, env.num_envs, pace_m_s=setting.pace_m_s)
+    collect(env, ExpertController(env.expert(), 0), sink, config)
     sink.close()
     tool = [[name, name] for name in ("x", "y", "z", "yaw")]
     relative = {"name": "relative_action", "entries": tool, "angles": ["yaw"]}
@@ -192,7 +168,7 @@ def summary(direct: list[bool], stack: list[dict[str, Any]], rate_hz: float) -> 
         rate = wilson(sum(successes), len(successes))
         note = f"[{100 * rate.low:.1f}, {100 * rate.high:.1f}] of {len(successes)}"
         rows.append(Row(name, "% success", 100 * rate.value, note=note))
-    apart = paired_difference(np.array(direct, float).tolist(), np.array(through, float).tolist())
+    apart = paired_difference([float(one) for one in direct], [float(one) for one in through])
     differing = sum(one != two for one, two in zip(direct, through, strict=True))
     note = f"[{100 * apart.low:.1f}, {100 * apart.high:.1f}], {differing} episodes differ"
     rows.append(Row("stack_less_direct", "points", 100 * apart.value, note=note))

@@ -8,6 +8,7 @@ import numpy as np
 
 from robolearn.contracts import Controller, EpisodeSink, Narrator, Observations, VectorEnv
 from robolearn.errors import ConfigError, DataError
+from robolearn.pace import Paced
 from robolearn.rollout import Disturbance, Outcome, StepRecord, rollout
 
 __all__ = ["CollectConfig", "EpisodeRecorder", "collect"]
@@ -24,6 +25,8 @@ class CollectConfig:
     seed: int = 0
     noise: tuple[float, ...] = ()  # per action entry, in its unit; labels stay clean
     jam: tuple[float, ...] = ()  # per action entry, chance a step that it is carried out as 1 for a while
+    pace_m_s: float = 0.0  # of the tool's targets, as an arm may move; 0: as the controller is
+    pace_rad_s: float = 1.0
     only_successes: bool = True
     say: str = ""  # the text column for what the expert says of each frame; "": it is not asked
 
@@ -31,6 +34,9 @@ class CollectConfig:
         for name in ("episodes", "num_envs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"collect.{name} is too small.", found=getattr(self, name), expected="at least 1")
+        if self.pace_m_s < 0 or self.pace_rad_s <= 0:
+            found = f"{self.pace_m_s} m/s, {self.pace_rad_s} rad/s"
+            raise ConfigError("collect.pace_m_s is a speed.", found=found, expected="above 0, or pace_m_s=0 for none")
 
 
 class EpisodeRecorder:
@@ -90,6 +96,9 @@ def collect(
     episodes = range(config.episodes)
     told = _Told(controller) if config.say else None
     said = {config.say: lambda: told.said} if told else {}
+    driver = told or controller
+    if config.pace_m_s:
+        driver = Paced(driver, env, config.pace_m_s, config.pace_rad_s)
     recorder = EpisodeRecorder(sink, episodes, config.only_successes, said)
 
     def both(record: StepRecord) -> None:
@@ -97,7 +106,7 @@ def collect(
         if on_step is not None:
             on_step(record)
 
-    outcomes = rollout(env, told or controller, episodes, config.seed, both, disturbance)
+    outcomes = rollout(env, driver, episodes, config.seed, both, disturbance)
     if not recorder.saved:
         raise DataError(
             "No demonstration succeeded.",

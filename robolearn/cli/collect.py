@@ -27,7 +27,8 @@ _USAGE = """usage: robolearn collect env=NAME [collect.episodes=200] [collect.se
 Rolls out the scripted expert of an environment and writes its successes as a LeRobot v3 dataset,
 DIR/dataset, that `robolearn train data=auto data.path=DIR/dataset` learns from. collect.noise
 disturbs what is carried out (one size per action entry), never what is recorded; collect.jam, one
-chance per entry, closes a gripper out of turn. collect.say=NAME adds a text column with what the
+chance per entry, closes a gripper out of turn. collect.pace_m_s=0.2 keeps tool targets to a speed
+that an arm may have. collect.say=NAME adds a text column with what the
 expert says of each frame, for policy.reasoning.key=NAME.
 env.cameras=[front,wrist] adds pictures. With a protocol, every one of its tasks is demonstrated
 collect.episodes times. Groups: env, protocol."""
