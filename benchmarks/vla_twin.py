@@ -4,11 +4,9 @@
 
 The checkpoint of the laptop's VLA lies beside this file. Direct: the simulated language task steps with its actions.
 Twin: wrist pictures and proprioception come from a twin of the same scene, go through the client to the server, and the
-chunks that come back through the executor and the safety filter, at 250 Hz on a simulated clock. Both start from the
-same states and hear the same instruction; the server draws other noise. The demonstrations are faster than an arm may
-move: the filter's usual limits (0.25 m/s at the tool) double the steps, so both have 300 instead of 200, show the
-policy states that it has not learned from, and hold where its first target is more than 0.3 rad away. Rows `maker_*`
-are held to the maker's own limits instead, and to 1 rad.
+chunks that come back through the executor and the safety filter with its usual limits, at 250 Hz on a simulated clock.
+Both start from the same states and hear the same instruction; the server draws other noise. The demonstrations keep to
+the pace that the limits allow (`collect.pace_m_s`).
 
 Outcomes stay in DIR; after `--minutes` the run ends and the next one goes on.
 """
@@ -26,10 +24,9 @@ import numpy as np
 from parity import STEPS, simulated, summary, twin_of
 
 import robolearn
-from robolearn.benchmark import Options, Row, evaluate_run, finish
+from robolearn.benchmark import Options, evaluate_run, finish
 from robolearn.contracts import Actor, Observations
 from robolearn.hardware.deploy import TwinOptions
-from robolearn.hardware.limits import SafetyConfig
 from robolearn.plan import Execution
 from robolearn.serve.client import WebsocketClientPolicy
 from robolearn.serve.server import PolicyServer, ServerConfig
@@ -37,10 +34,6 @@ from robolearn.serve.server import PolicyServer, ServerConfig
 CHECKPOINT = Path(__file__).parent / "checkpoints" / "vla_language_small"
 EXECUTE, TEMPERATURE, RATE_HZ = 4, 0.5, 250.0  # as published, both; of the commands
 TWIN = TwinOptions("pick_place_language", "forward", image_px=64)  # its topics stay in memory
-LIMITS = {
-    "usual": SafetyConfig(),
-    "maker": SafetyConfig(velocity=1.0, acceleration=1.0, jerk=1.0, tool_m_s=2.0, start_rad=1.0),
-}
 
 
 class Served:
@@ -82,15 +75,12 @@ def main() -> None:
     given = parser.parse_args()
     end_s = time.monotonic() + 60 * given.minutes
     given.folder.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = []
-    for limits, safety in LIMITS.items():
-        robot = replace(twin_of(TWIN, RATE_HZ), cameras=("wrist",), safety=safety)
-        with served(robolearn.load(CHECKPOINT)) as client:
-            episodes, file = 2 if given.quick else given.episodes, given.folder / f"{limits}.jsonl"
-            twin = simulated(robot, client, Execution(EXECUTE), episodes, file, end_s)
-        direct = evaluate_run(CHECKPOINT, len(twin), {"max_steps": STEPS}).outcomes
-        found = summary([outcome.success for outcome in direct], twin, RATE_HZ)
-        rows += [replace(row, name=f"{limits}_{row.name}") for row in found]
+    robot = replace(twin_of(TWIN, RATE_HZ), cameras=("wrist",))
+    with served(robolearn.load(CHECKPOINT)) as client:
+        episodes, file = 2 if given.quick else given.episodes, given.folder / "episodes.jsonl"
+        twin = simulated(robot, client, Execution(EXECUTE), episodes, file, end_s)
+    direct = evaluate_run(CHECKPOINT, len(twin), {"max_steps": STEPS}).outcomes
+    rows = summary([outcome.success for outcome in direct], twin, RATE_HZ)
     finish(rows, Options(given.quick, given.json))
 
 
