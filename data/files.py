@@ -15,6 +15,7 @@ __all__ = [
     "is_leftover",
     "positive",
     "read_json",
+    "read_json_lines",
     "write_atomic",
     "write_json",
 ]
@@ -41,6 +42,21 @@ def read_json(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} cannot be read.", found=error.strerror) from error
     if not isinstance(data, dict):
         raise DataError(f"{path} holds no JSON object.", found=type(data).__name__, expected="an object")
+    return data
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the JSON objects of `path`, one a line; anything else is a `DataError` that names the file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        # Not splitlines(): JSON strings may hold Unicode's other line separators.
+        data = [json.loads(line) for line in text.split("\n") if line.strip()]
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist.", do="restore the file") from error
+    except (ValueError, RecursionError, OSError) as error:
+        raise DataError(f"{path} is not readable.", found=str(error)[:160], do="restore the file") from error
+    if not all(isinstance(item, dict) for item in data):
+        raise DataError(f"{path} holds no JSON objects.")
     return data
 
 

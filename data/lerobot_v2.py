@@ -14,7 +14,7 @@ from robolearn.config import parse
 from robolearn.contracts import EpisodeSource
 from robolearn.data import stats as statistics
 from robolearn.data.arrow import arrow_table
-from robolearn.data.files import inside, read_json, write_atomic, write_json
+from robolearn.data.files import inside, read_json, read_json_lines, write_atomic, write_json
 from robolearn.data.frames import counters, extras, metadata_of, span
 from robolearn.data.lerobot_info import AUTO_FEATURES, features_of, load_info
 from robolearn.data.options import NoOptions
@@ -43,7 +43,7 @@ class LeRobotV2Reader:
     def __init__(self, root: Path):
         self.root = Path(root)
         self.info = load_info(self.root, ("v2.0", "v2.1"))
-        episodes = _lines(self.root / "meta" / "episodes.jsonl")
+        episodes = read_json_lines(self.root / "meta" / "episodes.jsonl")
         numbers = [_integer(item, "episode_index", self.root) for item in episodes]
         if len(numbers) != self.info.total_episodes or sorted(numbers) != list(range(len(numbers))):
             raise DataError(
@@ -64,7 +64,7 @@ class LeRobotV2Reader:
         self._metadata = [item if isinstance(item, dict) else {} for item in facts]
         self.tasks = {
             _integer(item, "task_index", self.root): str(item.get("task", ""))
-            for item in _lines(self.root / "meta" / "tasks.jsonl")
+            for item in read_json_lines(self.root / "meta" / "tasks.jsonl")
         }
         self.spec = _named(self.info.spec, self.root / "meta" / "modality.json")
 
@@ -258,19 +258,6 @@ def _part_names(parts: Any, size: int, path: Path) -> tuple[str, ...]:
         for i in range(start, end):
             names[i] = f"{name}_{i - start}" if end - start > 1 else str(name)
     return tuple(names) if all(names) else ()
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist.", do="restore the file") from error
-    except (ValueError, RecursionError, OSError) as error:
-        raise DataError(f"{path} is not readable.", found=str(error)[:160], do="restore the file") from error
-    if not all(isinstance(item, dict) for item in data):
-        raise DataError(f"{path} holds no JSON objects.")
-    return data
 
 
 def _integer(item: Mapping[str, Any], key: str, root: Path) -> int:
