@@ -8,6 +8,7 @@ from typing import Any
 
 from robolearn.contracts import EpisodeSource
 from robolearn.data.files import read_json
+from robolearn.data.image_text import METADATA
 from robolearn.data.rlds import version_folder
 from robolearn.errors import DataError
 from robolearn.registry import resolve
@@ -53,6 +54,8 @@ def _folder(path: Path) -> str | None:
         return "rlds"
     if any(path.glob("*.hdf5")):
         return "hdf5"
+    if (path / METADATA).exists():
+        return "image_text"
     names = ("metadata.yaml", "*.mcap", "*.db3", "*/metadata.yaml")
     return "rosbag" if any(any(path.glob(name)) for name in names) else None
 

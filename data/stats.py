@@ -1,5 +1,6 @@
 """Statistics computed from the data: moments, and quantiles that are exact or from a fine histogram."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,7 +29,8 @@ def signal_stats(values: np.ndarray) -> Stats:
 
     Arrays of two or more dimensions per frame are pooled over all but the last axis.
     """
-    flat = values.reshape(-1, values.shape[-1] if values.ndim > 1 else 1).astype(np.float64)
+    values = values if values.ndim > 1 else values[:, None]
+    flat = values.reshape(math.prod(values.shape[:-1]), values.shape[-1]).astype(np.float64)  # not -1: D may be 0
     quantiles = np.quantile(flat, list(QUANTILES.values()), axis=0)
     return moments(flat) | {"count": np.array([len(values)])} | dict(zip(QUANTILES, quantiles, strict=True))
 

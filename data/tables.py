@@ -133,7 +133,9 @@ def image_size(content: bytes, where: str) -> tuple[int, int]:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
             return picture.height, picture.width
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{where} is not a PNG or JPEG picture.", found=str(error)[:120]) from error
+        raise DataError(
+            f"{where} is not a PNG or JPEG picture.", found=str(error)[:120], do="restore it, or save it as one of them"
+        ) from error
 
 
 def decode_image(content: bytes, shape: Sequence[int], where: str) -> np.ndarray:

@@ -60,6 +60,7 @@ _TABLE: dict[str, dict[str, str]] = {
     "data": {
         "auto": "robolearn.data.detect:open_auto",
         "hdf5": "robolearn.data.hdf5:open_dataset",
+        "image_text": "robolearn.data.image_text:open_dataset",
         "lerobot": "robolearn.data.lerobot_v3:open_dataset",
         "lerobot_v2": "robolearn.data.lerobot_v2:open_dataset",
         "zarr": "robolearn.data.zarr_replay:open_dataset",
