@@ -59,7 +59,8 @@ class LeRobotReader:
     def keys(self) -> tuple[str, ...]:
         """Every key that `read` knows."""
         spoken = STYLES if COLUMN in self.info.features else ()
-        return tuple(dict.fromkeys((*self.info.features, "task", *spoken)))
+        columns = (key for key, feature in self.info.features.items() if feature.dtype != "language")
+        return tuple(dict.fromkeys((*columns, "task", *spoken)))
 
     @cached_property
     def tasks(self) -> dict[int, str]:

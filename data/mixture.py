@@ -2,10 +2,13 @@
 
 The common spec has every camera and signal of any member; what a member lacks is zero and marked as padding
 in the batch: `<key>_is_pad` [B], `action_dim_is_pad` [B,A]; `dataset_index` [B] says where a window is from.
+A member whose action has no dimension, as pairs of pictures and text, has no actions: all of `action_is_pad` is set.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -14,10 +17,11 @@ import numpy as np
 from robolearn.api import locate_data
 from robolearn.config import parse
 from robolearn.contracts import Batch, EpisodeSource, WindowSource
+from robolearn.data.frames import extras
 from robolearn.data.stats import signal_stats
 from robolearn.data.views import View, whole
 from robolearn.errors import ConfigError, DataError, SpecError, suggest
-from robolearn.padding import MEMBERS, blank, fitted
+from robolearn.padding import MEMBERS, blank, fitted, members_of
 from robolearn.registry import resolve
 from robolearn.spec import ActionSpec, Feature, Spec
 from robolearn.stats import Accumulator, lookup
@@ -71,7 +75,7 @@ class Mixture:
             raise ConfigError("A mixture needs members.", do="data.options.members.NAME.path=DATASET")
         self.options, self.names = options, tuple(options.members)
         sources = [_open(Path(path), member) for member in options.members.values()]
-        rate = options.rate_hz or min(source.spec.rate_hz for source in sources)
+        rate = options.rate_hz or min(spec.rate_hz for spec in _acting([source.spec for source in sources]))
         self.members = tuple(
             View(
                 (source,),
@@ -92,7 +96,16 @@ class Mixture:
     @property
     def keys(self) -> tuple[str, ...]:
         """Every key that `read` knows."""
-        return (*self.spec.observations, "action", "timestamp", "frame_index")
+        return (*self.spec.observations, "action", "timestamp", "frame_index", *self.texts)
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """Text columns of any member that are no observations; where a member lacks one it is ""."""
+        kinds: dict[str, set[str]] = {}
+        for member in self.members:
+            for key in extras(member) if member.spans else ():
+                kinds.setdefault(key, set()).add(member.read(0, [key], 0, 1)[key].dtype.kind)
+        return tuple(key for key, found in kinds.items() if found == {"U"} and key not in self.spec.observations)
 
     @property
     def weights(self) -> np.ndarray:
@@ -120,7 +133,7 @@ class Mixture:
         number = int(self.member_of(np.array(episode)))
         member = self.members[number]
         known = {"action", "timestamp", "frame_index", *member.spec.observations}
-        present = [key for key in keys if key in known]
+        present = [key for key in keys if key in known or (key in self.texts and key in member.keys)]
         columns = member.read(episode - int(self._first[number]), present, start, stop)
         count = len(range(int(self._lengths[episode]))[start:stop])
         return {key: self._fitted(key, columns.get(key), count) for key in keys}
@@ -132,16 +145,25 @@ class Mixture:
     def _fitted(self, key: str, values: np.ndarray | None, count: int) -> np.ndarray:
         if key in ("timestamp", "frame_index") and values is not None:
             return values
-        feature = Feature("signal", (self.spec.action.dim,)) if key == "action" else self.spec.observations[key]
+        if key == "action":
+            feature = Feature("signal", (self.spec.action.dim,))
+        elif key in self.spec.observations:
+            feature = self.spec.observations[key]
+        elif key in self.texts:
+            feature = Feature("text", dtype="str")
+        else:
+            raise DataError(f"No '{key}' in the mixture.", expected=suggest(key, self.keys))
         return blank(feature, (count,)) if values is None else fitted(values, feature)
 
     def _spec(self, rate_hz: float) -> Spec:
         specs = [member.spec for member in self.members]
-        observations = {key: self._feature(key, specs) for spec in specs for key in spec.observations}
-        actions = [spec.action for spec in specs]
+        acting = _acting(specs)  # the others state no facts of a robot, and none of a camera that a robot has
+        ordered = sorted(specs, key=lambda spec: not spec.action.dim)
+        observations = {key: self._feature(key, ordered) for spec in specs for key in spec.observations}
+        actions = [spec.action for spec in acting]
         widest = max(actions, key=lambda action: action.dim)
         facts = {name: _common(getattr(a, name) for a in actions) for name in ("kind", "unit", "rotation", "gripper")}
-        robots = {spec.robot for spec in specs}
+        robots = {spec.robot for spec in acting}
         return Spec(
             observations,
             ActionSpec(widest.dim, names=widest.names, **facts),
@@ -168,6 +190,11 @@ class Mixture:
         return max(found, key=lambda feature: feature.shape)
 
 
+def _acting(specs: Sequence[Spec]) -> Sequence[Spec]:
+    """Return the specs of members with actions, all of them where there are none."""
+    return [spec for spec in specs if spec.action.dim] or specs
+
+
 def _common(values: Iterable[Any]) -> Any:
     """Return the one value that all share, "" otherwise."""
     different = set(values)
@@ -192,34 +219,43 @@ def build_mixture_windows(
     past: int = 0,
 ) -> "MixtureWindows":
     """Return weighted windows of a mixture (`data.kind=mixture`)."""
-    if not isinstance(source, Mixture):
-        raise ConfigError("The loader 'mixture' needs a mixture.", found=type(source).__name__, do="data.kind=mixture")
-    windows = resolve("loader", source.options.loader)(source, history, chunk, keys, episodes, past)
-    return MixtureWindows(source, windows)
+    mixture = getattr(source, "source", source)  # training wraps it to add a text to learn to say
+    if not isinstance(mixture, Mixture):
+        raise ConfigError("The loader 'mixture' needs a mixture.", found=type(mixture).__name__, do="data.kind=mixture")
+    windows = resolve("loader", mixture.options.loader)(source, history, chunk, keys, episodes, past)
+    return MixtureWindows(mixture, windows)
 
 
 class MixtureWindows:
     """A `WindowSource` in which every member has its share: those below it are repeated, none is thinned out.
 
-    An epoch holds every window of the member that needs most room once, and of the others at least once.
+    An epoch holds every window of the member that needs most room once, and of the others at least once; members
+    without actions come last in it.
     """
 
     def __init__(self, source: Mixture, windows: Any):
         self.spec, self._windows = windows.spec, windows
         number = source.member_of(windows.episode_of(np.arange(len(windows))))
-        present = np.unique(number)
+        dims = np.array([member.spec.action.dim for member in source.members])
+        present = np.array(sorted(np.unique(number), key=lambda member: not dims[member]), np.int64)
         self._own = [np.flatnonzero(number == member) for member in present]
-        shares = source.weights[present] / source.weights[present].sum()
-        size = max(len(own) / share for own, share in zip(self._own, shares, strict=True))
-        counts = [max(round(size * share), len(own)) for own, share in zip(self._own, shares, strict=True)]
-        self._ends, self._number = np.cumsum(counts), number
+        weights, acting = source.weights[present], np.count_nonzero(dims[present])
+        self._ends, self._number = np.cumsum(_counts(self._own, weights)), number
+        counts = [*_counts(self._own[:acting], weights[:acting]), *map(len, self._own[acting:])]
+        self._fit_ends = np.cumsum(counts)
         keys = [key for key, feature in self.spec.observations.items() if feature.kind != "text"]
         self._lacking = {key: np.array([source.lacks(n, key) for n in range(len(source.names))]) for key in keys}
-        dims = np.array([member.spec.action.dim for member in source.members])
         self._dim_is_pad = np.arange(self.spec.action.dim) >= dims[:, None]
 
     def __len__(self) -> int:
         return int(self._ends[-1])
+
+    @property
+    def to_fit(self) -> "MixtureWindows":
+        """What statistics are of: an epoch without the members that have no actions, then each of theirs once."""
+        result = copy(self)
+        result._ends = self._fit_ends
+        return result
 
     def place_of(self, index: np.ndarray) -> np.ndarray:
         """Return which recorded window each window of the mixture is."""
@@ -247,9 +283,17 @@ class MixtureWindows:
         batch = self._windows.gather(place)
         batch["dataset_index"] = torch.from_numpy(number)
         batch["action_dim_is_pad"] = torch.from_numpy(self._dim_is_pad[number])
+        batch["action_is_pad"] |= batch["action_dim_is_pad"].all(1, keepdim=True)
         for key, lacking in self._lacking.items():
             batch[f"{key}_is_pad"] = torch.from_numpy(lacking[number])
         return batch
+
+
+def _counts(own: Sequence[np.ndarray], weights: np.ndarray) -> list[int]:
+    """Return how many windows of an epoch are each member's, whose recorded ones are `own`, by weight."""
+    shares = weights / weights.sum()
+    size = max((len(places) / share for places, share in zip(own, shares, strict=True)), default=0)
+    return [max(round(size * share), len(places)) for places, share in zip(own, shares, strict=True)]
 
 
 # ---------------------------------------------------------------- statistics of each
@@ -260,7 +304,7 @@ class NormalizeEach:
     """Scale every signal and the action by the statistics of the dataset that a window is from.
 
     `quantile` takes 1 % to 99 % to [-1, 1], `mean_std` to unit variance. Without `dataset_index`, as on a
-    robot, those of the member `deploy` serve (the first without a name).
+    robot, those of the member `deploy` serve (the first that acts without a name).
     """
 
     members: tuple[str, ...] = ()
@@ -277,12 +321,14 @@ class NormalizeEach:
         return bool(self.stats)
 
     def bind(self, spec: Spec) -> "NormalizeEach":
-        members = self.members or tuple(spec.metadata.get(MEMBERS, ()))
+        known = members_of(spec)
+        members = self.members or tuple(known)
         if not members:
             raise SpecError("normalize_each needs a mixture.", do="use normalize for a single dataset")
-        if self.deploy and self.deploy not in members:
-            raise SpecError(f"normalize_each: no member '{self.deploy}'.", expected=suggest(self.deploy, members))
-        return replace(self, members=members, deploy=self.deploy or members[0])
+        acting = [name for name in members if name not in known or known[name].action.dim] or list(members)
+        if self.deploy and self.deploy not in acting:
+            raise SpecError(f"normalize_each: no member '{self.deploy}'.", expected=suggest(self.deploy, acting))
+        return replace(self, members=members, deploy=self.deploy or acting[0])
 
     def of_member(self, name: str) -> "NormalizeEach":
         """Return the transform that serves `name` where a batch does not say its dataset."""
@@ -297,7 +343,9 @@ class NormalizeEach:
             for key in _signals(batch):
                 for member in number.unique().tolist():
                     rows = batch[key][number == member]
-                    rows = rows[~batch["action_is_pad"][number == member]] if key == "action" else rows.flatten(0, 1)
+                    real = ~batch["action_is_pad"][number == member]
+                    # Actions that a member does not have are zeros that stay zeros, as signals that it lacks.
+                    rows = rows[real] if key == "action" and real.any() else rows.flatten(0, 1)
                     found.setdefault((member, key), Accumulator(key)).update(rows.numpy())
         stats = {}
         for key in {key for _, key in found}:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from robolearn.contracts import Batch
 from robolearn.errors import ConfigError, SpecError
+from robolearn.padding import with_actions
 from robolearn.policies.bpe import decode_pairs, encode_pairs, learn_pairs
 from robolearn.spec import ActionSpec, Spec
 
@@ -92,7 +93,8 @@ class BEASTTokens:
         """Replace the chunk by token numbers [B, N·A, 1], control point by control point."""
         if "action" not in batch:
             return batch
-        _in_range(self.name, batch["action"])
+        own = {key: batch[key] for key in ("action", "action_is_pad") if key in batch}
+        _in_range(self.name, with_actions(own)["action"])
         batch = self._spline().forward(batch)
         level = (batch["action"] / self.reach + 1) / 2 * (self.bins - 1)
         result = batch | {"action": level.round().clamp(0, self.bins - 1).flatten(1)[..., None]}
@@ -142,7 +144,7 @@ class FASTTokens:
 
     def fit(self, batches: Iterable[Batch]) -> "FASTTokens":
         """Return the codec with merges learned from chunks spread over the data."""
-        rows = np.concatenate([self._quantise(batch["action"]) for batch in batches])
+        rows = np.concatenate([self._quantise(batch["action"]) for batch in map(with_actions, batches)])
         low, high = int(rows.min()), int(rows.max())
         base = high - low + 1
         if base + 1 > self.vocabulary:
@@ -176,6 +178,8 @@ class FASTTokens:
         for row, sequence in enumerate(sequences):
             sequence = sequence[: length - 1]
             tokens[row, : len(sequence)], pad[row, : len(sequence) + 1] = sequence, False
+        if "action_is_pad" in batch:
+            pad |= batch["action_is_pad"].cpu().numpy().all(1)[:, None]  # no actions at all
         result = {
             "action": torch.as_tensor(tokens, dtype=torch.float32)[..., None],
             "action_is_pad": torch.as_tensor(pad),

@@ -12,6 +12,7 @@ from robolearn.api import open_dataset
 from robolearn.contracts import Batch, EpisodeSource, WindowSource
 from robolearn.errors import DataError, SpecError, suggest
 from robolearn.interventions import intervention_weights
+from robolearn.padding import members_of
 from robolearn.past import PAST_ACTION, PastActions
 from robolearn.registry import resolve
 from robolearn.run import DataConfig, RunConfig
@@ -41,6 +42,7 @@ def open_training_data(config: RunConfig, pipeline: Pipeline | None = None) -> T
         source, keys = PastActions(source), (*keys, PAST_ACTION)
     source.spec.select(keys)
     observed, answer = keys, getattr(config.policy, "answer", "")
+    _require_actions(source.spec, answer)
     if answer:
         source, keys = _Answering(source, answer), (*keys, answer)
     train, held_out = split_episodes(source, config.data, config.seed)
@@ -51,7 +53,8 @@ def open_training_data(config: RunConfig, pipeline: Pipeline | None = None) -> T
         pipeline = _build(config, spec)
         # Pictures are not read for statistics.
         lean = tuple(key for key in keys if source.spec.observations[key].kind not in ("image", "depth"))
-        pipeline = pipeline.fit(windows if lean == keys else _windows(config, source, lean, train))
+        learned = windows if lean == keys else _windows(config, source, lean, train)
+        pipeline = pipeline.fit(getattr(learned, "to_fit", learned))
     if config.data.weights is not None:
         windows = _Weighted(windows, intervention_weights(source, train, config.data.weights))
     return TrainingData(windows, validation, pipeline, spec)
@@ -234,15 +237,34 @@ class _Answering:
                 expected=suggest(key, known),
                 do="collect with an expert that says what it does, or name another column",
             )
-        self._source, self.root = source, getattr(source, "root", None)
+        self.source, self.root = source, getattr(source, "root", None)
         self.spec = replace(source.spec, observations={**source.spec.observations, key: Feature("text", dtype="str")})
 
     @property
     def lengths(self) -> np.ndarray:
-        return self._source.lengths
+        return self.source.lengths
 
     def read(self, episode: int, keys: Sequence[str], start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
-        return self._source.read(episode, keys, start, stop)
+        return self.source.read(episode, keys, start, stop)
+
+
+def _require_actions(spec: Spec, answer: str) -> None:
+    """Raise `DataError` for data without actions that would teach nothing: alone, or without words to learn."""
+    still = [name for name, member in members_of(spec).items() if not member.action.dim]
+    if not spec.action.dim:
+        raise DataError(
+            "The dataset has no actions, so that no policy can learn to act from it.",
+            found=f"pairs of pictures and text{f' ({", ".join(still)})' if still else ''}",
+            expected="a mixture with a robot's demonstrations",
+            do="data=mixture data.options.members.robot.path=DATASET, the pairs as a member beside it",
+        )
+    if still and not answer:
+        raise DataError(
+            "Members of the mixture without actions would teach nothing.",
+            found=f"{', '.join(still)}, and a policy that learns no words",
+            expected="a policy that learns to say the text beside the pictures",
+            do="policy=vla policy.reasoning.key=reasoning, or leave the member out",
+        )
 
 
 def _windows(config: RunConfig, source: EpisodeSource, keys: Sequence[str], episodes: Sequence[int]) -> WindowSource:

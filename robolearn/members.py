@@ -13,7 +13,7 @@ import numpy as np
 from robolearn.actor import PolicyActor, load
 from robolearn.contracts import Observations
 from robolearn.errors import SpecError, suggest
-from robolearn.padding import MEMBERS, blank, fitted
+from robolearn.padding import blank, fitted, members_of
 from robolearn.spec import Feature, Spec
 
 __all__ = ["MemberActor", "load_member"]
@@ -65,16 +65,15 @@ class MemberActor:
 
 def _spec_of(whole: Spec, member: str) -> Spec:
     """Return the spec of `member` with what the policy takes of it."""
-    members = whole.metadata.get(MEMBERS)
-    if not isinstance(members, Mapping):
+    specs = members_of(whole)
+    if not specs:
         raise SpecError(
             "The policy does not know the members of a mixture.",
             found=f"member={member}",
             do="leave member out; a policy that learned from a mixture earlier is trained again",
         )
-    if member not in members:
-        raise SpecError(f"The mixture has no member '{member}'.", expected=suggest(member, members))
-    specs = {name: Spec.from_dict(plain) for name, plain in members.items()}
+    if member not in specs:
+        raise SpecError(f"The mixture has no member '{member}'.", expected=suggest(member, specs))
     foreign = [key for key in whole.observations if not any(key in spec.observations for spec in specs.values())]
     if foreign:
         raise SpecError("The policy takes what no member of the mixture has.", found=foreign)

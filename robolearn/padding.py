@@ -1,10 +1,14 @@
 """How datasets of different robots are padded to one another, in training and when a policy acts."""
 
+from collections.abc import Mapping
+from itertools import compress
+
 import numpy as np
 
-from robolearn.spec import Feature
+from robolearn.contracts import Batch
+from robolearn.spec import Feature, Spec
 
-__all__ = ["MEMBERS", "blank", "fitted"]
+__all__ = ["MEMBERS", "blank", "fitted", "members_of", "with_actions"]
 
 MEMBERS = "mixture"  # in the metadata of a spec: member → its own spec
 
@@ -25,6 +29,23 @@ def blank(feature: Feature, leading: tuple[int, ...]) -> np.ndarray:
     if feature.kind == "text":
         return np.full(leading, "")
     return np.zeros((*leading, *feature.shape), feature.dtype)
+
+
+def members_of(spec: Spec) -> dict[str, Spec]:
+    """Return the specs of the members of a mixture by name, {} of anything else."""
+    members = spec.metadata.get(MEMBERS)
+    return {name: Spec.from_dict(own) for name, own in members.items()} if isinstance(members, Mapping) else {}
+
+
+def with_actions(batch: Batch) -> Batch:
+    """Return the rows of `batch` that have actions; the others teach words alone, and no statistics."""
+    pad = batch.get("action_is_pad")
+    if pad is None or not (still := pad.all(1)).any():
+        return batch
+    kept = (~still).tolist()
+    return {
+        key: list(compress(value, kept)) if isinstance(value, list) else value[~still] for key, value in batch.items()
+    }
 
 
 def _resized(frames: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -8,6 +8,7 @@ import torch
 
 from robolearn.contracts import Batch
 from robolearn.errors import ConfigError, SpecError, suggest
+from robolearn.padding import with_actions
 from robolearn.spec import Spec
 from robolearn.stats import Accumulator, lookup
 
@@ -65,7 +66,7 @@ class Normalize:
 
     def fit(self, batches: Iterable[Batch]) -> "Normalize":
         accumulators = {key: Accumulator(key) for key, _ in self._learned()}
-        for batch in batches if accumulators else ():
+        for batch in map(with_actions, batches if accumulators else ()):
             for key, accumulator in accumulators.items():
                 accumulator.update(_rows(key, batch).numpy())
         results = {key: accumulator.result() for key, accumulator in accumulators.items()}

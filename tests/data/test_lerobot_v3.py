@@ -9,8 +9,10 @@ import pytest
 
 import robolearn
 from robolearn.data.journal import Journal
+from robolearn.data.language import STYLES
 from robolearn.data.lerobot_v3 import LeRobotReader
 from robolearn.data.lerobot_writer import LeRobotWriter, WriterOptions
+from robolearn.data.mixture import Member, Mixture, MixtureOptions
 from robolearn.data.synthetic import STATE_SPEC, camera_spec, frame, picture, record
 from robolearn.data.video import VideoOptions
 from robolearn.errors import DataError
@@ -60,6 +62,7 @@ def test_annotations_hold_until_the_next_one(tmp_path):
         expected = [row["content"] if row else "" for row in found]
         assert reader.read(0, [style])[style].tolist() == expected
     assert reader.read(1, ["subtask"])["subtask"].tolist() == [""] * 6
+    assert Mixture(root, MixtureOptions({"one": Member(".")})).texts == STYLES
     rows[0][0]["timestamp"] = float("nan")
     pq.write_table(table.append_column("language_persistent", pa.array([rows[i] for i in episodes])), path)
     with pytest.raises(DataError, match="without time"):
