@@ -119,7 +119,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "fast_tokens": "robolearn.policies.codecs:FASTTokens",
         "image_to_float": "robolearn.transforms.images:ImageToFloat",
         "normalize": "robolearn.transforms.normalize:Normalize",
-        "normalize_each": "robolearn.data.mixture:NormalizeEach",
+        "normalize_each": "robolearn.data.normalize_each:NormalizeEach",
         "pad": "robolearn.transforms.actions:Pad",
         "relative_action": "robolearn.transforms.actions:RelativeAction",
         "reword": "robolearn.transforms.reword:Reword",

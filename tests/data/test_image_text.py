@@ -11,8 +11,9 @@ import torch
 from robolearn.api import open_dataset
 from robolearn.data.commands import info, stats, verify
 from robolearn.data.lerobot_writer import LeRobotWriter, WriterOptions
-from robolearn.data.mixture import NormalizeEach, build_mixture_windows, describe
+from robolearn.data.mixture import build_mixture_windows, describe
 from robolearn.data.mixture import open_dataset as open_mixture
+from robolearn.data.normalize_each import NormalizeEach
 from robolearn.data.windows import build_windows
 from robolearn.errors import DataError, RobolearnError
 from robolearn.loading import open_training_data

@@ -11,7 +11,8 @@ from robolearn.api import make_env
 from robolearn.cli import main
 from robolearn.data.lerobot_v3 import LeRobotReader
 from robolearn.data.lerobot_writer import LeRobotWriter, WriterOptions
-from robolearn.data.mixture import Mixture, MixtureOptions, NormalizeEach, build_mixture_windows, open_dataset
+from robolearn.data.mixture import Mixture, MixtureOptions, build_mixture_windows, open_dataset
+from robolearn.data.normalize_each import NormalizeEach
 from robolearn.data.synthetic import camera_spec, record
 from robolearn.errors import ConfigError, SpecError
 from robolearn.evaluation import EvalConfig, evaluate
