@@ -16,10 +16,10 @@ from robolearn.config import parse
 from robolearn.contracts import EpisodeSource
 from robolearn.data.arrow import png
 from robolearn.data.detect import OpenOptions
-from robolearn.data.files import write_atomic
 from robolearn.data.frames import metadata_of
 from robolearn.data.tables import decode_image, image_size
 from robolearn.errors import ConfigError, DataError, suggest
+from robolearn.files import write_file
 
 __all__ = ["CompareOptions", "compare", "fits"]
 
@@ -61,7 +61,7 @@ def compare(arguments: Mapping[str, Any]) -> dict[str, Any]:
     if given.out:
         fitted = next(picture for found, _, picture in fits(trained, live) if found == name)
         row = [_resized(picture, trained.shape[:2]) for picture in (trained, live, fitted)]
-        write_atomic(Path(given.out), png(np.concatenate(row, 1)))
+        write_file(Path(given.out), png(np.concatenate(row, 1)))
     return {
         "path": given.path,
         "camera": camera,

@@ -2,13 +2,11 @@
 
 import json
 import math
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from robolearn.errors import DataError
-from robolearn.files import fsync_folder
+from robolearn.files import write_file
 
 __all__ = [
     "inside",
@@ -16,7 +14,6 @@ __all__ = [
     "positive",
     "read_json",
     "read_json_lines",
-    "write_atomic",
     "write_json",
 ]
 
@@ -62,24 +59,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 def write_json(path: Path, data: Any) -> None:
     """Write `data` as JSON, atomically and durably."""
-    write_atomic(path, json.dumps(data, indent=2, allow_nan=False).encode() + b"\n")
-
-
-def write_atomic(path: Path, content: bytes | memoryview) -> None:
-    """Replace `path` by `content`: temporary name, fsync, rename, fsync of the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    fsync_folder(path.parent)
+    write_file(path, json.dumps(data, indent=2, allow_nan=False).encode() + b"\n")
 
 
 def is_leftover(path: Path) -> bool:

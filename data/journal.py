@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robolearn.data.files import inside, write_atomic
+from robolearn.data.files import inside
 from robolearn.errors import DataError
-from robolearn.files import fsync_folder
+from robolearn.files import fsync_folder, write_file
 
 __all__ = ["FOLDER", "Entry", "Journal", "entries"]
 
@@ -65,7 +65,7 @@ class Journal:
 
     def put(self, name: str, content: memoryview | bytes) -> tuple[int, str]:
         """Write one file durably; returns its size and SHA-256."""
-        write_atomic(self.folder / name, content)
+        write_file(self.folder / name, content)
         return len(content), hashlib.sha256(content).hexdigest()
 
     def adopt(self, name: str, path: Path) -> tuple[int, str]:

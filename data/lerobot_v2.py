@@ -14,7 +14,7 @@ from robolearn.config import parse
 from robolearn.contracts import EpisodeSource
 from robolearn.data import stats as statistics
 from robolearn.data.arrow import arrow_table
-from robolearn.data.files import inside, read_json, read_json_lines, write_atomic, write_json
+from robolearn.data.files import inside, read_json, read_json_lines, write_json
 from robolearn.data.frames import counters, extras, metadata_of, span
 from robolearn.data.lerobot_info import AUTO_FEATURES, features_of, load_info
 from robolearn.data.options import NoOptions
@@ -22,7 +22,7 @@ from robolearn.data.progress import bar
 from robolearn.data.tables import decode_images, open_parquet, read_parquet, to_array
 from robolearn.data.video import VideoOptions, decode_span, encode
 from robolearn.errors import DataError
-from robolearn.files import written_aside
+from robolearn.files import write_file, written_aside
 from robolearn.spec import Spec
 
 __all__ = ["LeRobotV2Reader", "open_dataset", "write_v2"]
@@ -155,10 +155,10 @@ def write_v2(source: EpisodeSource, root: Path, modality: bool = False, video: V
             line = {"episode_index": episode, "tasks": list(dict.fromkeys(texts)), "length": length}
             episodes.append(line | ({"metadata": facts} if facts else {}))
             stats.append({"episode_index": episode, "stats": _stats(columns, features)})
-        write_atomic(temporary / "meta/episodes.jsonl", _jsonl(episodes))
-        write_atomic(temporary / "meta/episodes_stats.jsonl", _jsonl(stats))
+        write_file(temporary / "meta/episodes.jsonl", _jsonl(episodes))
+        write_file(temporary / "meta/episodes_stats.jsonl", _jsonl(stats))
         lines = [{"task_index": number, "task": task} for task, number in tasks.items()]
-        write_atomic(temporary / "meta/tasks.jsonl", _jsonl(lines))
+        write_file(temporary / "meta/tasks.jsonl", _jsonl(lines))
         if modality:
             write_json(temporary / "meta/modality.json", _modality(spec))
         _write_info(temporary, spec, features, len(episodes), sum(lengths), len(tasks))
@@ -183,7 +183,7 @@ def _write_episode(
     table = arrow_table({key: columns[key] for key in features if key not in videos}, features)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="snappy", write_page_checksum=True)
-    write_atomic(root / _DATA_PATH.format(**place), memoryview(sink.getvalue()))
+    write_file(root / _DATA_PATH.format(**place), memoryview(sink.getvalue()))
 
 
 def _write_info(root: Path, spec: Spec, features: dict, episodes: int, frames: int, tasks: int) -> None:

@@ -17,11 +17,10 @@ from robolearn.config import parse
 from robolearn.contracts import EpisodeSource
 from robolearn.data.arrow import png
 from robolearn.data.detect import OpenOptions
-from robolearn.data.files import write_atomic
 from robolearn.data.progress import bar
 from robolearn.data.video import VideoOptions, encode
 from robolearn.errors import ConfigError, DataError, MissingLibraryError
-from robolearn.files import written_aside
+from robolearn.files import write_file, written_aside
 
 __all__ = ["ViewOptions", "view"]
 
@@ -56,7 +55,7 @@ def view(arguments: Mapping[str, Any]) -> dict[str, Any]:
         with written_aside(Path(given.out)) as temporary:
             _write_rerun(source, chosen, temporary, Path(given.path).name)
     else:
-        write_atomic(Path(given.out), _page(source, chosen, Path(given.path).name).encode())
+        write_file(Path(given.out), _page(source, chosen, Path(given.path).name).encode())
     size_mb = Path(given.out).stat().st_size / 2**20
     return {"path": given.path, "page": given.out, "episodes": chosen, "megabytes": round(size_mb, 2)}
 

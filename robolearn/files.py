@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,14 +63,20 @@ def inside(root: Path, name: str, error: type[RobolearnError]) -> Path:
     return path
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file durably and whole: temporary name, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+def write_file(path: Path, content: bytes | memoryview) -> None:
+    """Replace `path` by `content`, durably and whole: temporary name, fsync, rename, fsync of the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)  # not the 0600 of a temporary file
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
     fsync_folder(path.parent)
 
 
