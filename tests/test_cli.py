@@ -70,7 +70,7 @@ def test_help_lists_every_verb(capsys):
         (["serve", "ckpt=x", "server.prot=1"], "did you mean 'port'?"),
         (["serve", "ckpt=x", "server.host=0.0.0.0"], "needs a token"),
         (["serve", "ckpt=x", "server.port=99999"], "server.port is out of range"),
-        (["train"], "data is missing"),
+        (["train"], "train needs data.path"),
         (["train", "data=auto", "data.path=.", "device=tpu"], "Unknown device 'tpu'"),
         (["train", "data=auto", "data.path=.", "device=cuda:99"], "There is no device 'cuda:99'"),
         (["eval", "openloop"], "needs a checkpoint"),

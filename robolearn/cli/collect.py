@@ -25,7 +25,7 @@ _USAGE = """usage: robolearn collect env=NAME [collect.episodes=200] [collect.se
        robolearn collect protocol=NAME [collect.episodes=25] [out=DIR]
 
 Rolls out the scripted expert of an environment and writes its successes as a LeRobot v3 dataset,
-DIR/dataset, that `robolearn train data=auto data.path=DIR/dataset` learns from. collect.noise
+DIR/dataset, that `robolearn train data.path=DIR/dataset` learns from. collect.noise
 disturbs what is carried out (one size per action entry), never what is recorded; collect.jam, one
 chance per entry, closes a gripper out of turn. collect.pace_m_s=0.2 keeps tool targets to a speed
 that an arm may have. collect.say=NAME adds a text column with what the

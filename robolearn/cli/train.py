@@ -28,7 +28,7 @@ _USAGE = """usage: robolearn train policy=flow data=pusht [env=pusht] [train.ste
 Trains a policy and leaves checkpoints, metrics.jsonl, run.json and result.json in out; with env= it
 is evaluated on `episodes` unseen seeds, with a report and videos. Groups: policy, data, env, train,
 eval, experiment. A run goes on with `robolearn train train.resume=RUN`; any dataset opens with
-data=auto data.path=DIR."""
+data.path=DIR."""
 
 
 def main(arguments: Sequence[str]) -> int:
