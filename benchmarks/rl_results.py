@@ -48,10 +48,10 @@ have seen. One thread of a shared machine. What is missing has not been run, or 
 
 """
 NOTES: Mapping[str, str] = {  # what to know of a row, by experiment: why it did not improve, above all
-    "lift_value_guided": "+1.6 points [−1.8, 4.8], which is nothing: the clone's own samples are all there is to "
-    "choose from, and values come from 2 demonstrations and 128 episodes of the clone.",
-    "lift_trajectory": "+4.4 points [0.2, 8.6], hardly anything: what succeeded among the clone's 256 episodes, one in "
-    "four, is all there is to learn from, and the clone already does it.",
+    "lift_value_guided": "Nothing, over three seeds: the clone's own samples are all there is to choose from, and "
+    "values come from 2 demonstrations and 128 episodes of the clone.",
+    "lift_trajectory": "Nothing, over three seeds: what succeeded among the clone's 256 episodes, one in four, is all "
+    "there is to learn from, and the clone already does it.",
     "can_residual": "The settings of `rl/square_residual`, none of them chosen on this task.",
     "square_residual": "A clone of a hundred demonstrations that never miss a grasp, of quaternions that change their "
     "sign, ended at 69.6 % under the same settings, and at 68.6 % where the actor imitates what succeeded "
