@@ -128,7 +128,7 @@ def _pair(root: Path, row: Mapping[str, Any], where: str, options: ImageTextOpti
 
 def _common_px(pairs: Sequence[_Pair]) -> tuple[int, int]:
     """Return the (height, width) of all pictures, from their headers; raises `DataError` where one differs."""
-    first, *others = ((pair.picture, image_size(pair.picture.read_bytes(), str(pair.picture))) for pair in pairs)
+    first, *others = ((pair.picture, image_size(pair.picture, str(pair.picture))) for pair in pairs)
     for picture, size in others:
         if size != first[1]:
             raise DataError(

@@ -125,13 +125,14 @@ def _bytes_of(item: Any, root: Path, where: str) -> bytes:
     raise DataError(f"{where} holds no picture.", found=str(item)[:80], expected="{bytes, path}")
 
 
-def image_size(content: bytes, where: str) -> tuple[int, int]:
-    """Return (height, width) of a PNG or JPEG from its header."""
+def image_size(picture: bytes | Path, where: str) -> tuple[int, int]:
+    """Return (height, width) of a PNG or JPEG from its header; of a file nothing else is read."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
-            return picture.height, picture.width
+        content = picture if isinstance(picture, Path) else io.BytesIO(picture)
+        with Image.open(content, formats=("PNG", "JPEG")) as opened:
+            return opened.height, opened.width
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(
             f"{where} is not a PNG or JPEG picture.", found=str(error)[:120], do="restore it, or save it as one of them"
