@@ -112,6 +112,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "beast_tokens": "robolearn.policies.codecs:BEASTTokens",
         "bin_tokens": "robolearn.policies.vla.bins:BinTokens",
         "bspline": "robolearn.policies.codecs:BSplineCodec",
+        "continuous_rotations": "robolearn.transforms.rotation:ContinuousRotations",
         "convert_rotation": "robolearn.transforms.rotation:ConvertRotation",
         "delta_action": "robolearn.transforms.actions:DeltaAction",
         "embed_images": "robolearn.transforms.embed_images:EmbedImages",

@@ -5,11 +5,12 @@ from robolearn.transforms.images import ImageToFloat
 from robolearn.transforms.normalize import Normalize
 from robolearn.transforms.pipeline import Pipeline
 from robolearn.transforms.reword import Reword
-from robolearn.transforms.rotation import ConvertRotation, convert_rotation
+from robolearn.transforms.rotation import ContinuousRotations, ConvertRotation, convert_rotation
 from robolearn.transforms.text import EmbedText
 
 __all__ = [
     "AbsoluteAction",
+    "ContinuousRotations",
     "ConvertRotation",
     "DeltaAction",
     "EmbedText",

@@ -14,7 +14,7 @@ from robolearn.errors import ConfigError, SpecError, suggest
 from robolearn.spec import Rotation, Spec
 from robolearn.stats import lookup
 
-__all__ = ["ConvertRotation", "convert_rotation"]
+__all__ = ["ContinuousRotations", "ConvertRotation", "convert_rotation"]
 
 _SIZES = {"yaw": 1, "euler_xyz": 3, "axis_angle": 3, "quat_wxyz": 4, "quat_xyzw": 4, "rot6d": 6}
 
@@ -90,6 +90,59 @@ class ConvertRotation:
             return ()
         rotation = tuple(f"{self.target}.{i}" for i in range(_SIZES[self.target]))
         return (*names[: self.start], *rotation, *names[self.start + _SIZES[self.source] :])
+
+
+@dataclass(frozen=True)
+class ContinuousRotations:
+    """Rewrite every quaternion among the signals as rot6d, which does not change its sign where the hand points down.
+
+    Quaternions are found by the names of their entries: `…quat…[0]` to `…quat…[3]`.
+    """
+
+    source: Rotation = "quat_xyzw"
+    places: tuple[tuple[str, int], ...] = ()  # key and first entry of each, from the back; `bind` finds them
+    name: str = "continuous_rotations"
+
+    on_device: ClassVar[bool] = True
+
+    def bind(self, spec: Spec) -> "ContinuousRotations":
+        places = self.places or _quaternions(spec)
+        if not places:
+            raise SpecError(
+                "continuous_rotations finds no quaternion.",
+                found=", ".join(spec.observations),
+                expected="a signal with entries named like hand_quat[0] to hand_quat[3]",
+            )
+        return replace(self, places=places)
+
+    def forward(self, batch: Batch) -> Batch:
+        for part in self._parts():
+            batch = part.forward(batch)
+        return batch
+
+    def inverse(self, action: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return action
+
+    def transform_spec(self, spec: Spec) -> Spec:
+        for part in self._parts():
+            spec = part.bind(spec).transform_spec(spec)
+        return spec
+
+    def _parts(self) -> list[ConvertRotation]:
+        return [ConvertRotation(self.source, "rot6d", start, key) for key, start in self.places]
+
+
+def _quaternions(spec: Spec) -> tuple[tuple[str, int], ...]:
+    """Return the key and the first entry of each named quaternion, later entries first."""
+    found = []
+    for key, feature in spec.observations.items():
+        stems = [name.removesuffix("[0]") for name in feature.names]
+        found += [
+            (key, start)
+            for start, stem in reversed(list(enumerate(stems)))
+            if "quat" in stem and feature.names[start : start + 4] == tuple(f"{stem}[{i}]" for i in range(4))
+        ]
+    return tuple(found)
 
 
 def convert_rotation(value: torch.Tensor, source: Rotation, target: Rotation) -> torch.Tensor:

@@ -16,6 +16,7 @@ from robolearn.registry import names, resolve
 from robolearn.spec import ActionSpec, Feature, Spec
 from robolearn.transforms import (
     AbsoluteAction,
+    ContinuousRotations,
     ConvertRotation,
     DeltaAction,
     ImageToFloat,
@@ -252,6 +253,30 @@ def test_yaw_is_the_turn_about_z():
     yaw = torch.linspace(-3.1, 3.1, 50, dtype=torch.float64)[:, None]
     for form in FORMS:
         torch.testing.assert_close(convert_rotation(convert_rotation(yaw, "yaw", form), form, "yaw"), yaw)
+
+
+def test_quaternions_are_found_by_their_names_and_become_continuous():
+    hand, cube = (tuple(f"{stem}[{i}]" for i in range(4)) for stem in ("hand_quat", "cube_quat_site"))
+    spec = Spec(
+        observations={
+            "observation.state": Feature(shape=(10,), names=("z", *hand, *cube, "width")),
+            "observation.goal": Feature(shape=(3,)),
+        },
+        action=ActionSpec(dim=4),
+        rate_hz=20.0,
+    )
+    bound = Pipeline((ContinuousRotations(),)).bind(spec)
+    plain, tensors = bound.to_plain()
+    assert Pipeline.from_plain(plain, tensors) == bound
+    turns = _rotations().as_quat()
+    state = np.concatenate([np.ones((len(turns), 1)), turns, -turns, np.full((len(turns), 1), 2.0)], 1)
+    result = bound.forward({"observation.state": torch.as_tensor(state)})["observation.state"].numpy()
+    np.testing.assert_allclose(result[:, 1:7], FORMS["rot6d"](_rotations()), atol=1e-7)
+    np.testing.assert_allclose(result[:, 1:7], result[:, 7:13], atol=1e-12)
+    np.testing.assert_array_equal(result[:, [0, 13]], state[:, [0, 9]])
+    assert bound.transform_spec(spec).observations["observation.state"].shape == (14,)
+    with pytest.raises(SpecError, match="finds no quaternion"):
+        Pipeline((ContinuousRotations(),)).bind(SPEC)
 
 
 def test_euler_angles_at_the_gimbal_lock_keep_the_rotation():
