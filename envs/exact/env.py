@@ -9,11 +9,12 @@ import numpy as np
 
 from robolearn.contracts import Observations
 from robolearn.envs.exact.engine import Engine, load_model
-from robolearn.envs.exact.experts import EXPERTS, ExactExpert
+from robolearn.envs.exact.experts import EXPERTS
 from robolearn.envs.exact.export import Export
 from robolearn.envs.exact.lean import LeanEngine
 from robolearn.envs.exact.placement import BoxSizer, draw_joints, place
 from robolearn.envs.exact.rows import COUNTERS, RowsEnv, ran_away
+from robolearn.envs.exact.script import ExactExpert
 from robolearn.envs.exact.terms import Raw, Terms, View, proprioception
 from robolearn.envs.images import Cameras
 from robolearn.envs.perturb import RAD_PER_M, Commands, Perturbations, check_levels

@@ -13,11 +13,12 @@ import pytest
 
 from robolearn.api import make_env
 from robolearn.envs.exact.engine import FULL, load_model
-from robolearn.envs.exact.experts import EXPERTS, ExactExpert
+from robolearn.envs.exact.experts import EXPERTS
 from robolearn.envs.exact.export import export_task, open_peer
 from robolearn.envs.exact.layout import DATA_FIELDS, RowModel, layout
 from robolearn.envs.exact.peer import adopt, observations, reset_peer
 from robolearn.envs.exact.reference import call
+from robolearn.envs.exact.script import ExactExpert
 from robolearn.envs.opengl import choose_backend
 from robolearn.errors import ConfigError, EnvError, MissingLibraryError
 from robolearn.rollout import ExpertController, rollout
