@@ -9,7 +9,6 @@ from robolearn.errors import DataError
 from robolearn.files import write_file
 
 __all__ = [
-    "inside",
     "is_leftover",
     "positive",
     "read_json",
@@ -65,14 +64,6 @@ def write_json(path: Path, data: Any) -> None:
 def is_leftover(path: Path) -> bool:
     """Return whether `path` is a temporary file of an interrupted write."""
     return path.name.startswith(".") and path.name.endswith(".tmp")
-
-
-def inside(root: Path, relative: str, what: str) -> Path:
-    """Return `root / relative` when it stays inside `root`, links resolved; else raise `DataError`."""
-    path = root / relative
-    if "\0" in relative or not path.resolve().is_relative_to(root.resolve()):
-        raise DataError(f"{what} leaves the dataset's folder.", found=relative, expected=f"a path inside {root}")
-    return path
 
 
 def positive(value: Any, what: str) -> float:

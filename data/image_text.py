@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from robolearn.config import parse
-from robolearn.data.files import inside, read_json_lines
+from robolearn.data.files import read_json_lines
 from robolearn.data.frames import counters, span
 from robolearn.data.tables import decode_image, image_size
 from robolearn.errors import ConfigError, DataError, suggest
-from robolearn.files import read_json
+from robolearn.files import inside, read_json
 from robolearn.padding import fitted
 from robolearn.spec import ActionSpec, Feature, Spec
 

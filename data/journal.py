@@ -14,9 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robolearn.data.files import inside
 from robolearn.errors import DataError
-from robolearn.files import fsync_folder, write_file
+from robolearn.files import fsync_folder, inside, write_file
 
 __all__ = ["FOLDER", "Entry", "Journal", "entries"]
 

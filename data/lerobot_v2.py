@@ -14,7 +14,7 @@ from robolearn.config import parse
 from robolearn.contracts import EpisodeSource
 from robolearn.data import stats as statistics
 from robolearn.data.arrow import arrow_table
-from robolearn.data.files import inside, read_json, read_json_lines, write_json
+from robolearn.data.files import read_json, read_json_lines, write_json
 from robolearn.data.frames import counters, extras, metadata_of, span
 from robolearn.data.lerobot_info import AUTO_FEATURES, features_of, load_info
 from robolearn.data.options import NoOptions
@@ -22,7 +22,7 @@ from robolearn.data.progress import bar
 from robolearn.data.tables import decode_images, open_parquet, read_parquet, to_array
 from robolearn.data.video import VideoOptions, decode_span, encode
 from robolearn.errors import DataError
-from robolearn.files import write_file, written_aside
+from robolearn.files import inside, write_file, written_aside
 from robolearn.spec import Spec
 
 __all__ = ["LeRobotV2Reader", "open_dataset", "write_v2"]

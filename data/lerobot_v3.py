@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 
 from robolearn.config import parse
 from robolearn.data import journal
-from robolearn.data.files import inside
 from robolearn.data.frames import span
 from robolearn.data.language import COLUMN, STYLES, active
 from robolearn.data.lerobot_info import StoredFeature, load_info
@@ -23,6 +22,7 @@ from robolearn.data.options import NoOptions
 from robolearn.data.tables import decode_images, one_array, open_parquet, plain_numbers, read_parquet, to_array
 from robolearn.data.video import DEPTH_INFO, DEPTH_PIXELS, decode_span, depth_levels
 from robolearn.errors import DataError
+from robolearn.files import inside
 
 __all__ = ["REAL_TIME", "LeRobotReader", "open_dataset"]
 

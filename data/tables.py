@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robolearn.data.files import inside
 from robolearn.data.lerobot_info import StoredFeature
 from robolearn.errors import DataError
+from robolearn.files import inside
 
 __all__ = [
     "decode_image",

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from robolearn.data.files import inside
 from robolearn.errors import DataError, MissingLibraryError, suggest
+from robolearn.files import inside
 
 __all__ = ["Array", "Store", "open_arrays"]
 

@@ -206,7 +206,7 @@ def verify(folder: Path, model_only: bool = False) -> dict[str, Any]:
         )
     for name, (size, checksum) in listed.items():
         if not (model_only and name.startswith(f"{_STATE}/")):
-            _verify_file(inside(folder, name, CheckpointError), size, checksum)
+            _verify_file(inside(folder, name, "A file name", CheckpointError), size, checksum)
     return manifest
 
 

@@ -55,11 +55,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def inside(root: Path, name: str, error: type[RobolearnError]) -> Path:
-    """Return `root / name`; raises `error` when that leaves `root`, by "..", root or link."""
-    path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise error("A file name leaves its folder.", found=name, expected=f"a file inside {root}")
+def inside(root: Path, relative: str, what: str, error: type[RobolearnError] = DataError) -> Path:
+    """Return `root / relative` when it stays inside `root`, links resolved; else raise `error` about `what`."""
+    path = root / relative
+    if "\0" in relative or not path.resolve().is_relative_to(root.resolve()):
+        raise error(f"{what} leaves its folder.", found=relative, expected=f"a path inside {root}")
     return path
 
 

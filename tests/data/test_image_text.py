@@ -128,8 +128,8 @@ def test_llavas_layout(tmp_path):
         ({"answer": "  "}, r"row 1 has no 'answer'(.|\n)*found: '  '"),
         ({"file_name": 3}, "row 1 has no 'file_name'"),
         ({"file_name": "pictures/none.png"}, r"not there(.|\n)*pictures/none\.png"),
-        ({"file_name": "../pairs.png"}, "leaves the dataset's folder"),
-        ({"file_name": "/etc/hostname"}, "leaves the dataset's folder"),
+        ({"file_name": "../pairs.png"}, "leaves its folder"),
+        ({"file_name": "/etc/hostname"}, "leaves its folder"),
     ],
 )
 def test_bad_rows_are_refused_by_name(tmp_path, row, message):
