@@ -5,7 +5,7 @@ initial states, with the same noise. They are runs that these commands leave, an
 is in the file that `--json` names (ROBOLEARN_RUNS names another folder than `outputs`):
 
     robolearn demo task=lift_clone out=outputs/lift_clone
-    robolearn reproduce robosuite_lift out=outputs/robosuite_lift  # robosuite_can and robosuite_square alike
+    robolearn reproduce robosuite_lift out=outputs/robosuite_lift  # robosuite_can, _square and _tool_hang alike
 
 The other rows are the scripted experts' success on the lean model, with the exact model's as peer.
 """
@@ -39,6 +39,7 @@ POLICIES = {
     "robosuite_lift": "robosuite_lift",
     "robosuite_can": "robosuite_can",
     "robosuite_square": "robosuite_square",
+    "robosuite_tool_hang": "robosuite_tool_hang",  # robosuite itself takes hours for 500 episodes
 }
 
 

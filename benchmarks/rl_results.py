@@ -77,6 +77,7 @@ NOTES: Mapping[str, str] = {  # what to know of a row, by experiment: why it did
     "vla_residual": "The wrist's camera, 64 px. The budget grew from 30,000 steps to 70,000 by what the selection "
     "seeds said. Clones of 24 demonstrations (89 % on those seeds) and, on the language task, of 80 (it took any cube: "
     "36 %, and 31 % after 20,000 steps) were given up as starts.",
+    "vla_steering": "The start of `rl/vla_residual`, drawing its noise; the first and only try.",
     "handover_residual": "Two arms; the first and only try.",
     "stack_value_guided": "Three points, within what chance gives.",
     "square_residual": "A clone of a hundred demonstrations that never miss a grasp, of quaternions that change their "
