@@ -74,10 +74,7 @@ NOTES = {
     ("pick_place", "oft"): "As `regression`: within a millimetre of the cube it predicts to stay.",
     ("pick_place", "tokens_beast"): "0.15 M parameters do not fit this budget (2.2 nats a token at its end), and "
     "tokens decoded all at once do not know of each other.",
-    (
-        "pick_place",
-        "tokens_fast",
-    ): "0.27 M parameters do not fit this budget either (1.8 nats a token at its end, "
+    ("pick_place", "tokens_fast"): "0.27 M parameters do not fit this budget either (1.8 nats a token at its end, "
     "still falling); tokens that know of each other still do better than `tokens_beast`.",
     ("pick_place", "flow1"): "One Euler step from noise ends at the mean of all chunks, which is nearly to stay.",
     ("pick_place", "warm"): "Four of six failures that were looked at wait within a millimetre of the cube and never "

@@ -119,8 +119,8 @@ def page(found: Sequence[Run]) -> str:
     """Return the page with one line per experiment and training seed, what to know of it, and its curve."""
     table = [{"experiment": f"`rl/{experiment}`", **facts(result)} for experiment, result, _ in found]
     curves = [
-        {"experiment": f"`rl/{experiment}`", "seed": facts(result)["seed"], "success": curve(metrics)}
-        for experiment, result, metrics in found
+        {"experiment": cells["experiment"], "seed": cells["seed"], "success": curve(metrics)}
+        for cells, (_, _, metrics) in zip(table, found, strict=True)
     ]
     noted = dict.fromkeys(experiment for experiment, _, _ in found if experiment in NOTES)
     notes = "".join(f"\n`rl/{experiment}`: {NOTES[experiment]}\n" for experiment in noted)

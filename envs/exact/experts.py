@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from robolearn.envs.exact.script import HOME_RAD, Goal, Leg, Script, Sense, across, fold, raise_to, stay
+from robolearn.envs.exact.script import HOME_RAD, Goal, Leg, Script, Sense, across, fold, opened, raise_to, stay
 from robolearn.envs.exact.tool_hang import TOOL_HANG
 
 __all__ = ["EXPERTS"]
@@ -116,13 +116,13 @@ _SQUARE = Script(
     (
         Leg(_handle(0.2), reach_m=0.04),
         Leg(_handle(0.07), reach_m=0.01),
-        Leg(_handle(0.0, closed_m=0.07), reach_m=0.006, open_m=_OPEN_M),
+        Leg(_handle(0.0, closed_m=0.07), reach_m=0.006, until=opened(_OPEN_M)),
         Leg(_handle(0.0), close=True, reach_m=0.05, reach_rad=1.0, least=8),
         Leg(raise_to(1.02), close=True, reach_m=0.03),
         Leg(_over_peg(1.02), close=True, reach_m=0.006, reach_rad=0.04),
         Leg(_over_peg(0.98, 0.01), close=True, reach_m=0.004, reach_rad=0.04, gain=2.0),
         Leg(_over_peg(0.90, 0.015), close=True, reach_m=0.01, most=60, gain=2.0),
-        Leg(stay(0.0), reach_m=0.1, least=6, most=30, open_m=0.04),
+        Leg(stay(0.0), reach_m=0.1, least=6, most=30, until=opened(0.04)),
         Leg(raise_to(1.05), reach_m=-1.0, most=20),
     ),
     carried=(5, 7),

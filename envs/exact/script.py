@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from robolearn.errors import EnvError, suggest
 
-__all__ = ["HOME_RAD", "ExactExpert", "Goal", "Leg", "Script", "Sense", "across", "fold", "raise_to", "stay"]
+__all__ = ["HOME_RAD", "ExactExpert", "Goal", "Leg", "Script", "Sense", "across", "fold", "opened", "raise_to", "stay"]
 
 _DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])  # tool x (the fingers' axis) along world y
 HOME_RAD = np.pi / 2  # direction of the fingers' axis at home
@@ -62,7 +62,6 @@ class Leg:
     least: int = 0  # control steps
     most: int = 80
     gain: float = _GAIN
-    open_m: float = 0.0  # between the fingers, before it is over
     until: Callable[[Sense], np.ndarray] = lambda sense: np.ones(len(sense.tool_m), bool)  # what else must hold
 
 
@@ -101,7 +100,7 @@ class ExactExpert:
             left, off_rad = _turn_left(sense, direction)
             goal[rows], turn[rows], gain[rows], close[rows] = aim[rows], left[rows], leg.gain, leg.close
             near = (np.linalg.norm(aim - sense.tool_m, axis=1) < leg.reach_m) & (off_rad < leg.reach_rad)
-            near &= (sense.gap_m >= leg.open_m) & leg.until(sense)
+            near &= leg.until(sense)
             over |= rows & ((near & (self._count >= leg.least)) | (self._count >= leg.most))
         action = _action(goal - sense.tool_m, turn, gain, close)
         lost = np.linalg.norm(sense.object_m - sense.tool_m, axis=1) > self._script.hold_m
@@ -154,6 +153,11 @@ def _action(move: np.ndarray, turn: np.ndarray, gain: np.ndarray, close: np.ndar
 def across(sense: Sense, turn_rad: float, period_rad: float) -> np.ndarray:
     """Return the finger direction nearest to home that is `turn_rad` from the object's x axis."""
     return HOME_RAD + fold(sense.object_yaw_rad + turn_rad - HOME_RAD, period_rad)
+
+
+def opened(gap_m: float) -> Callable[[Sense], np.ndarray]:
+    """Return the condition [E] that the fingers are at least `gap_m` apart."""
+    return lambda sense: sense.gap_m >= gap_m
 
 
 def stay(lift_m: float) -> Goal:

@@ -100,7 +100,7 @@ def _hang(sense: Sense) -> tuple[np.ndarray, np.ndarray]:
     tip, ring, tilted = corner + mat @ _HOOK_M, position + present @ _RING_M, _tilted(sense)
     height = (ring - tip)[:, 2]
     along, up = np.interp(tilted, _TILTS_RAD, _ALONG_M), np.interp(tilted, _TILTS_RAD, _UP_M)
-    aim = tip + mat @ np.array([1.0, 0.0, 0.0]) * along[:, None]
+    aim = tip + mat[:, :, 0] * along[:, None]
     off_m = np.linalg.norm((aim - ring)[:, :2], axis=1)
     off_rad = _angle(mat @ _tilt(tilted.clip(0.0)), present)
     hanging, down = (height < _HANGING_M) & (off_m < _MISSED_M), _descent(off_m, off_rad, 0.003, 0.05)
